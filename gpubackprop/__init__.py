@@ -1,0 +1,29 @@
+"""Backpropagation for multilayer perceptrons, as equations on whole batches, on NVIDIA GPUs and on any CPU."""
+
+from . import activations, errors, initializers, losses, optimizers, schedules
+from .backends import available_backends, set_backend, use_backend, why_no_cuda
+from .gradcheck import GradientCheck, check_gradients
+from .history import History
+from .network import Network, load
+from .training import fit
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GradientCheck",
+    "History",
+    "Network",
+    "activations",
+    "available_backends",
+    "check_gradients",
+    "errors",
+    "fit",
+    "initializers",
+    "load",
+    "losses",
+    "optimizers",
+    "schedules",
+    "set_backend",
+    "use_backend",
+    "why_no_cuda",
+]

@@ -1,0 +1,115 @@
+"""Choosing where things run: by argument, by `set_backend` or `use_backend`, by the environment, or by what works."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
+
+from ..errors import InvalidType, InvalidValue
+from . import cuda
+from .cuda import cuda_backend
+from .numpy import NumpyBackend
+
+ENVIRONMENT_VARIABLE = "GPUBACKPROP_BACKEND"
+ACCEPTED = '"auto", "numpy", "cuda" or "cuda:N" with N the number of a device'
+
+_default: str | None = None
+_override: ContextVar[str | None] = ContextVar("backend", default=None)
+
+
+def available_backends() -> dict[str, str]:
+    """Return what can run here.
+
+    Returns:
+        For each usable backend, by name, what it is: versions, library, device.
+    """
+    usable = {"numpy": resolve("numpy").description}
+    if why_no_cuda() is None:
+        usable["cuda"] = resolve("cuda").description
+    return usable
+
+
+def why_no_cuda() -> str | None:
+    """Return why the CUDA backend cannot run here.
+
+    Returns:
+        None where it can; else one sentence with the cause and the remedy: CuPy is not installed, there is no driver
+        or no device, or the CUDA libraries are missing.
+    """
+    return cuda.why_not()
+
+
+def set_backend(name: str) -> None:
+    """Set the backend of networks built from now on, where they are not given one.
+
+    Args:
+        name: "auto" (CUDA where it runs, else NumPy), "numpy", "cuda" or "cuda:N".
+
+    Raises:
+        BackendUnavailable: the backend cannot run here; the default stays as it was.
+        InvalidValue: no such name.
+    """
+    global _default
+    resolve(name)
+    _default = name
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Set the backend of networks built inside a ``with`` block, in this thread or task.
+
+    Args:
+        name: as for `set_backend`.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        BackendUnavailable: the backend cannot run here.
+        InvalidValue: no such name.
+    """
+    resolve(name)
+    token = _override.set(name)
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def resolve(name: str | None = None) -> Any:
+    """Return the backend of a name.
+
+    Args:
+        name: "auto", "numpy", "cuda", "cuda:N", or None for the default: that of `use_backend`, of `set_backend`, of
+            the environment variable GPUBACKPROP_BACKEND, or "auto", the first that is set.
+
+    Returns:
+        The backend; one object per device.
+
+    Raises:
+        BackendUnavailable: the backend cannot run here.
+        InvalidValue: no such name.
+        InvalidType: the name is not a string.
+    """
+    if name is None:
+        name = _override.get() or _default or os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
+    if not isinstance(name, str):
+        raise InvalidType(f"backend must be {ACCEPTED}, got {name!r} of type {type(name).__name__}")
+    if name == "auto":
+        name = "numpy" if why_no_cuda() else "cuda"
+    if name == "numpy":
+        return _numpy_backend()
+    device = re.fullmatch(r"cuda(?::(\d{1,4}))?", name)
+    if device is None:
+        raise InvalidValue(f"backend must be {ACCEPTED}, got {name!r}")
+    return cuda_backend(int(device[1] or 0))
+
+
+@cache
+def _numpy_backend() -> NumpyBackend:
+    return NumpyBackend()

@@ -1,0 +1,288 @@
+"""The reference backend: every equation as an array expression that writes into memory it is given.
+
+The class is correct on NumPy and, with another array module for ``xp``, on CuPy; `CudaBackend` overrides what the
+device does in another way. No operation allocates memory of array size once its scratch blocks are there.
+
+Letters: N examples in a batch, m inputs and n outputs of a layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from ..errors import OutOfMemory
+from ..formula import Trace, spell_out, trace
+from . import threads
+from .erf import erf
+from .operations import complex_operations, real_operations
+from .program import Program, Scratch
+
+if TYPE_CHECKING:
+    from ..activations import Activation
+    from ..losses import Loss
+    from ..optimizers import Optimizer
+
+_ALIGNMENT = 64  # bytes: a cache line, and the widest vector of the CPU
+
+
+class NumpyBackend:
+    """The equations on NumPy arrays.
+
+    Attributes:
+        name: "numpy".
+        xp: the array module.
+        block: elements to a block of scratch memory; a handful of blocks fit the second-level cache.
+        precisions: what `Network` may be given as its precision.
+    """
+
+    name = "numpy"
+    block = 16_384
+    precisions = ("float32",)
+
+    def __init__(self, xp: Any = numpy) -> None:
+        self.xp = xp
+        self._operations = {False: real_operations(xp, self._erf()), True: complex_operations(xp)}
+        self._programs: weakref.WeakKeyDictionary[Trace, dict[bool, Program]] = weakref.WeakKeyDictionary()
+        self._scratch = Scratch()
+
+    def _erf(self) -> Any:
+        """Return SciPy's error function, or None where SciPy is not installed."""
+        try:
+            from scipy.special import erf as scipy_erf
+        except ImportError:
+            return None
+        return scipy_erf
+
+    @property
+    def description(self) -> str:
+        """What runs here, in a few words."""
+        return f"NumPy {numpy.__version__} on the CPU, {threads.blas_description()}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.description})"
+
+    # -- memory --------------------------------------------------------------------------------------------------
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: str) -> Any:
+        """Return zeros in aligned memory."""
+        size = int(numpy.prod(shape)) * numpy.dtype(dtype).itemsize
+        try:
+            memory = numpy.zeros(size + _ALIGNMENT, numpy.uint8)
+        except MemoryError as error:
+            raise OutOfMemory(
+                f"{size:,} bytes are needed for an array {shape}: take a smaller network or batch"
+            ) from error
+        start = -memory.ctypes.data % _ALIGNMENT
+        return memory[start : start + size].view(dtype).reshape(shape)
+
+    def asarray(self, x: Any, dtype: str) -> Any:
+        """Return an array of this backend with x's values, contiguous; x itself where it is one already."""
+        return numpy.ascontiguousarray(x.get() if hasattr(x, "__cuda_array_interface__") else x, dtype)
+
+    def is_finite(self, x: Any) -> bool:
+        """Return whether an array holds neither NaN nor infinity."""
+        with self.running(0.0):  # a finite sum proves it; a sum that overflows proves nothing
+            return math.isfinite(float(self.xp.sum(x))) or bool(self.xp.isfinite(x).all())
+
+    def to_numpy(self, x: Any) -> numpy.ndarray:
+        """Return an array of this backend as a NumPy array."""
+        return numpy.asarray(x)
+
+    @contextlib.contextmanager
+    def running(self, flops: float) -> Iterator[None]:
+        """Hold what a computation needs while it runs: threads for products of this size, and no warnings.
+
+        Overflow and NaN are reported by whoever looks at the result, with the cause.
+        """
+        with threads.for_products_of(flops), numpy.errstate(all="ignore"):
+            yield
+
+    def synchronize(self) -> None:
+        """Wait until everything asked for is done."""
+
+    # -- formulas ------------------------------------------------------------------------------------------------
+
+    def _run(
+        self, source: Trace, inputs: Mapping[str, Any], outputs: Sequence[Any], overwrites: Sequence[str] = ()
+    ) -> None:
+        """Run a trace on arrays; it is compiled at its first use."""
+        is_complex = outputs[0].dtype.kind == "c"
+        programs = self._programs.setdefault(source, {})
+        if is_complex not in programs:
+            spelled = source if "erf" in self._operations[is_complex] else spell_out(source, "erf", erf)
+            programs[is_complex] = Program(spelled, overwrites)
+        dtype = {"real": str(outputs[0].dtype), "truth": "bool"}
+
+        def scratch(kind: str, number: int, size: int) -> Any:
+            return self._scratch.take(self.xp, dtype[kind], number, size)
+
+        programs[is_complex].run(self._operations[is_complex], inputs, outputs, self.block, scratch)
+
+    def _temporary(self, name: str, like: Any, shape: tuple[int, ...]) -> Any:
+        """Return scratch memory for a row operation, of the type of an array."""
+        return self._scratch.take(self.xp, str(like.dtype), name, int(numpy.prod(shape))).reshape(shape)
+
+    # -- the equations -------------------------------------------------------------------------------------------
+
+    def gather(self, x: Any, rows: Any, out: Any) -> None:
+        """out = x[rows]; x (M, n), rows (N,), out (N, n)."""
+        self.xp.take(x, rows, axis=0, out=out, mode="clip")  # any other mode copies through a buffer
+
+    def affine(self, a: Any, W: Any, b: Any, z: Any) -> None:
+        """(1) z = a W + b; a (N, m), W (m, n), b (n,), z (N, n) out."""
+        self.xp.matmul(a, W, out=z)
+        self.xp.add(z, b, out=z)
+
+    def activate(self, activation: Activation, z: Any, a: Any) -> None:
+        """(2) a = σ(z); z (N, n), a (N, n) out, which may be z."""
+        if activation.rowwise:
+            self._softmax(z, a)
+        else:
+            self._run(activation.forward, {"z": z}, [a])
+
+    def draw_mask(self, rng: numpy.random.Generator, rate: float, mask: Any, uniform: numpy.ndarray) -> None:
+        """Fill a mask of dropout, on the host: 0 with the probability `rate`, else 1 / (1 − rate).
+
+        mask (N, n) out; uniform (N, n) in float64 out: what was drawn, so that a seed gives one mask for all types.
+        """
+        rng.random(out=uniform)
+        numpy.greater_equal(uniform, rate, out=mask)
+        numpy.multiply(mask, 1.0 / (1.0 - rate), out=mask)
+
+    def drop(self, a: Any, mask: Any, h: Any) -> None:
+        """h = a ⊙ mask, the dropped-out activations; all (N, n)."""
+        self.xp.multiply(a, mask, out=h)
+
+    def output_delta(
+        self, loss: Loss, activation: Activation, y: Any, z: Any, a: Any, weight: Any, delta: Any, value: Any
+    ) -> None:
+        """(3) The loss of the batch, and δ_L = ∂L/∂a ⊙ σ'(z_L).
+
+        Args:
+            loss: the loss.
+            activation: that of the last layer.
+            y: targets (N, n).
+            z: (N, n).
+            a: (N, n).
+            weight: what each row counts in the mean, a number or (N, 1).
+            delta: (N, n), written.
+            value: (), the loss, written.
+        """
+        canonical = loss.canonical_value is not None and loss.canonical == activation
+        self._loss(loss, activation, canonical, y, z, a, delta)
+        self.xp.multiply(delta, weight, out=delta)
+        self.xp.sum(delta, dtype=value.dtype, out=value)
+        if canonical:
+            self.xp.subtract(a, y, out=delta)
+        else:
+            self._run(loss.slope, {"y": y, "a": a}, [delta])
+            self._times_slope(activation, z, a, delta)
+        self.xp.multiply(delta, weight, out=delta)
+
+    def delta(
+        self, activation: Activation, delta_next: Any, W_next: Any, mask: Any, z: Any, a: Any, delta: Any
+    ) -> None:
+        """(4) δ_l = (δ_{l+1} W_{l+1}ᵀ) ⊙ mask ⊙ σ'(z_l).
+
+        Args:
+            activation: that of layer l.
+            delta_next: δ_{l+1} (N, n).
+            W_next: W_{l+1} (m, n).
+            mask: that of the dropout of layer l (N, m), or None.
+            z: z_l (N, m).
+            a: a_l (N, m), before dropout.
+            delta: δ_l (N, m), written.
+        """
+        self.xp.matmul(delta_next, W_next.T, out=delta)
+        if mask is not None:
+            self.xp.multiply(delta, mask, out=delta)
+        self._times_slope(activation, z, a, delta)
+
+    def weight_gradient(self, h: Any, delta: Any, dW: Any) -> None:
+        """(5) ∂L/∂W = hᵀ δ; h (N, m), δ (N, n), dW (m, n) out."""
+        self.xp.matmul(h.T, delta, out=dW)
+
+    def bias_gradient(self, delta: Any, db: Any) -> None:
+        """(6) ∂L/∂b = Σ_rows δ; δ (N, n), db (n,) out."""
+        self.xp.sum(delta, axis=0, out=db)
+
+    def penalty(self, l2: float, W: Any, value: Any) -> None:
+        """Add the penalty λ/2 Σ W² to the loss; W (m, n), value (), in place."""
+        flat = W.reshape(-1)
+        self.xp.add(value, 0.5 * l2 * self.xp.dot(flat, flat), out=value)
+
+    def penalty_gradient(self, l2: float, W: Any, dW: Any) -> None:
+        """Add its derivative λ W to ∂L/∂W; W and dW (m, n), dW in place."""
+        self._run(_PENALTY, {"g": dW, "W": W, "l2": l2}, [dW], ["g"])
+
+    def update(self, optimizer: Optimizer, t: int, theta: Any, gradient: Any, slots: Sequence[Any]) -> None:
+        """(7, 8) θ ← step(θ, ∂L/∂θ) for step t = 0, 1, ...; θ, its gradient and the slots (P,), in place."""
+        inputs = {"w": theta, "g": gradient, **dict(zip(optimizer.slots, slots, strict=True)), **optimizer.hyper(t)}
+        if optimizer.clip_norm is not None:
+            norm = self.xp.sqrt(self.xp.dot(gradient, gradient))
+            inputs["clip"] = self.xp.minimum(
+                optimizer.clip_norm / (norm + 1e-6), 1.0
+            )  # PyTorch's, which is stable at 0
+        self._run(optimizer.update, inputs, [theta, *slots], ["w", *optimizer.slots])
+
+    # -- parts of the equations ----------------------------------------------------------------------------------
+
+    def _times_slope(self, activation: Activation, z: Any, a: Any, g: Any) -> None:
+        """g ← g σ'(z), in place; for softmax the product of each row with its Jacobian, a ⊙ (g − Σ g a)."""
+        if not activation.rowwise:
+            self._run(activation.backward, {"g": g, "z": z, "a": a}, [g], ["g"])
+            return
+        product, total = self._temporary("product", a, a.shape), self._temporary("total", a, (len(a), 1))
+        self.xp.multiply(g, a, out=product)
+        self.xp.sum(product, axis=1, keepdims=True, out=total)
+        self.xp.subtract(g, total, out=g)
+        self.xp.multiply(g, a, out=g)
+
+    def _softmax(self, z: Any, a: Any) -> None:
+        """a = exp(z − max z) / Σ exp(z − max z), row by row."""
+        row = self._temporary("total", z, (len(z), 1))
+        self._row_maximum(z, row)
+        self.xp.subtract(z, row, out=a)
+        self.xp.exp(a, out=a)
+        self.xp.sum(a, axis=1, keepdims=True, out=row)
+        self.xp.divide(a, row, out=a)
+
+    def _log_softmax(self, z: Any, s: Any) -> None:
+        """s = z − max z − log Σ exp(z − max z), row by row."""
+        power, row = self._temporary("product", z, z.shape), self._temporary("total", z, (len(z), 1))
+        self._row_maximum(z, row)
+        self.xp.subtract(z, row, out=s)
+        self.xp.exp(s, out=power)
+        self.xp.sum(power, axis=1, keepdims=True, out=row)
+        self.xp.log(row, out=row)
+        self.xp.subtract(s, row, out=s)
+
+    def _row_maximum(self, z: Any, row: Any) -> None:
+        """row = max z of each row, by the real part where z is complex."""
+        if z.dtype.kind == "c":
+            row[...] = z.real.max(axis=1, keepdims=True)
+        else:
+            self.xp.amax(z, axis=1, keepdims=True, out=row)
+
+    def _loss(self, loss: Loss, activation: Activation, canonical: bool, y: Any, z: Any, a: Any, out: Any) -> None:
+        """out = the loss of every output of every example."""
+        if not canonical:
+            self._run(loss.value, {"y": y, "a": a}, [out])
+            return
+        assert loss.canonical_value is not None
+        if activation.rowwise:
+            self._log_softmax(z, out)
+        self._run(loss.canonical_value, {"y": y, "s": out if activation.rowwise else z}, [out])
+
+
+def _penalty(m: Any, g: Any, W: Any, l2: Any) -> Any:
+    return g + l2 * W
+
+
+_PENALTY = trace(_penalty, ("g", "W", "l2"))

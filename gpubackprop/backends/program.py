@@ -1,0 +1,178 @@
+"""Run a traced formula on arrays as a list of ufunc calls that write into given memory.
+
+Intermediate values live in a few scratch blocks that fit the cache and are used again as soon as a value is dead, so
+a formula of any length allocates nothing of array size and passes over memory once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..formula import COMPARISONS, Trace
+
+
+class Place(NamedTuple):
+    """Where a value lies: ``kind`` is "input", "output", "real" or "truth" (scratch blocks), or "number"."""
+
+    kind: str
+    key: Any
+
+
+class Call(NamedTuple):
+    """One call, ``operation(*operands, target)``; operands and target are indices into `Program.places`."""
+
+    operation: str
+    operands: tuple[int, ...]
+    target: int
+
+
+class Scratch(threading.local):
+    """Blocks of memory, by type and number; every thread has its own."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[tuple[str, int | str], Any] = {}
+
+    def take(self, xp: Any, dtype: str, number: int | str, size: int) -> Any:
+        """Return block `number` of a type, cut to `size` elements; it grows when it is too small."""
+        block = self.blocks.get((dtype, number))
+        if block is None or block.size < size:
+            block = self.blocks[dtype, number] = xp.empty(size, dtype)
+        return block[:size]
+
+
+class Program:
+    """A trace compiled to calls.
+
+    Args:
+        source: the trace to run.
+        overwrites: names of the inputs whose arrays receive the outputs, in order. Empty: there is one output, in an
+            array of its own or in that of any input.
+    """
+
+    def __init__(self, source: Trace, overwrites: Sequence[str] = ()) -> None:
+        compiler = _Compiler(source, tuple(overwrites))
+        self.calls = compiler.calls
+        self.places = list(compiler.index)
+
+    def run(
+        self,
+        operations: Mapping[str, Callable[..., Any]],
+        inputs: Mapping[str, Any],
+        outputs: Sequence[Any],
+        block: int,
+        scratch: Callable[[str, int, int], Any],
+    ) -> None:
+        """Compute the outputs, one block of elements after another.
+
+        Args:
+            operations: the function for each operation of the vocabulary, called with its operands and the target.
+            inputs: contiguous arrays of one size, or numbers and arrays of no dimension, by name.
+            outputs: contiguous arrays of that size, written.
+            block: elements to a block.
+            scratch: ``scratch(kind, number, size)`` returns a block of reals or truth values.
+        """
+        flat = {name: a.reshape(-1) if getattr(a, "ndim", 0) else a for name, a in inputs.items()}
+        targets = [a.reshape(-1) for a in outputs]
+        calls = [(operations[c.operation], c.operands, c.target) for c in self.calls]
+        size = targets[0].size
+        for start in range(0, size, block):
+            part = slice(start, min(start + block, size))
+            memory = [self._memory(place, flat, targets, part, scratch) for place in self.places]
+            for operation, operands, target in calls:
+                operation(*[memory[k] for k in operands], memory[target])
+
+    @staticmethod
+    def _memory(place: Place, inputs: Mapping[str, Any], outputs: Sequence[Any], part: slice, scratch: Any) -> Any:
+        """Return the array or number that a place stands for within one block."""
+        kind, key = place
+        if kind == "input":
+            value = inputs[key]
+            return value[part] if getattr(value, "ndim", 0) else value
+        if kind == "output":
+            return outputs[key][part]
+        return key if kind == "number" else scratch(kind, key, part.stop - part.start)
+
+
+class _Compiler:
+    """Gives each value of a trace a place and lists the calls that fill them."""
+
+    def __init__(self, source: Trace, overwrites: tuple[str, ...]) -> None:
+        self.source, self.overwrites = source, overwrites
+        self.calls: list[Call] = []
+        self.index: dict[Place, int] = {}
+        self.free: dict[str, list[int]] = {"real": [], "truth": []}
+        self.taken = {"real": 0, "truth": 0}
+        self.last_use = {k: at for at, (_, ks) in enumerate(source.values) for k in ks if isinstance(k, int)}
+        self.last_use |= dict.fromkeys(source.outputs, len(source.values))
+        self.places: list[Place] = []
+        for position in range(len(source.values)):
+            self.places.append(self._compute(position))
+        for number, place in enumerate([self._kept(self.places[k]) for k in source.outputs]):
+            self._copy(place, Place("output", number))
+
+    def _compute(self, position: int) -> Place:
+        """Emit the call that computes one value; return where it lies."""
+        operation, operands = self.source.values[position]
+        if operation in ("input", "number"):
+            return Place(operation, operands[0])
+        terms = [self.places[k] for k in operands]
+        for k in set(operands):
+            if self.last_use[k] == position:
+                self._release(self.places[k])
+        target = self._output(position, operation, terms) or self._take("truth" if operation in COMPARISONS else "real")
+        if operation == "where":
+            self._select(terms[0], terms[1], terms[2], target)
+        else:
+            self._emit(operation, terms, target)
+        return target
+
+    def _output(self, position: int, operation: str, terms: list[Place]) -> Place | None:
+        """Return the output array if the value may be written there at once: nothing may still be read from it."""
+        if position not in self.source.outputs:
+            return None
+        number = self.source.outputs.index(position)
+        shares = self.overwrites[number : number + 1] or self.source.inputs
+        read_later = any(
+            name == "input" and operands[0] in shares and self.last_use[at] > position
+            for at, (name, operands) in enumerate(self.source.values)
+        )
+        both_read = operation == "where" and terms[1].kind == terms[2].kind == "input"
+        return None if read_later or both_read else Place("output", number)
+
+    def _kept(self, place: Place) -> Place:
+        """Return an output's place, moved to scratch where it is an input that another output may overwrite."""
+        if place.kind != "input" or place.key not in self.overwrites:
+            return place
+        moved = self._take("real")
+        self._copy(place, moved)
+        return moved
+
+    def _select(self, condition: Place, then: Place, otherwise: Place, target: Place) -> None:
+        """Emit ``where``: one branch lies or goes into the target, the other is copied over it under a mask."""
+        if target == then or (target.kind == "output" and then.kind == "input"):
+            inverse = self._take("truth")
+            self._emit("logical_not", [condition], inverse)
+            self._release(inverse)
+            condition, then, otherwise = inverse, otherwise, then
+        self._copy(otherwise, target)
+        self._emit("copy where", [then, condition], target)
+
+    def _copy(self, value: Place, target: Place) -> None:
+        if value != target:
+            self._emit("copy", [value], target)
+
+    def _emit(self, operation: str, operands: list[Place], target: Place) -> None:
+        numbers = [self.index.setdefault(place, len(self.index)) for place in (*operands, target)]
+        self.calls.append(Call(operation, tuple(numbers[:-1]), numbers[-1]))
+
+    def _take(self, kind: str) -> Place:
+        if not self.free[kind]:
+            self.free[kind].append(self.taken[kind])
+            self.taken[kind] += 1
+        return Place(kind, self.free[kind].pop())
+
+    def _release(self, place: Place) -> None:
+        if place.kind in self.free:
+            self.free[place.kind].append(place.key)

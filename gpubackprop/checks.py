@@ -1,0 +1,96 @@
+"""Checks of scalar arguments: each returns the value in its plain Python type, or says what was wrong with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+from .errors import InvalidType, InvalidValue
+
+
+def integer(name: str, value: Any, least: int) -> int:
+    """Return `value` as an int of at least `least`; booleans and floats are refused."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise InvalidType(f"{name} must be an integer of at least {least}, got {_show(value)}")
+    if number < least:
+        raise InvalidValue(f"{name} must be an integer of at least {least}, got {number}")
+    return number
+
+
+def real(
+    name: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """Return `value` as a finite float inside [low, high], or without an end that is named open."""
+    left, right = "(" if open_low or low == -math.inf else "[", ")" if open_high or high == math.inf else "]"
+    interval = f"{left}{low:g}, {high:g}{right}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InvalidType(f"{name} must be a number in {interval}, got {_show(value)}")
+    number = float(value)
+    inside = low <= number <= high and not (open_low and number == low) and not (open_high and number == high)
+    if not (math.isfinite(number) and inside):
+        raise InvalidValue(f"{name} must be a finite number in {interval}, got {number!r}")
+    return number
+
+
+def choice(name: str, value: Any, accepted: Iterable[str]) -> str:
+    """Return `value` if it is one of the accepted names."""
+    names = list(accepted)
+    if not isinstance(value, str):
+        raise InvalidType(f"{name} must be one of {', '.join(map(repr, names))}, got {_show(value)}")
+    if value not in names:
+        raise InvalidValue(f"{name} must be one of {', '.join(map(repr, names))}, got {value!r}")
+    return value
+
+
+def boolean(name: str, value: Any) -> bool:
+    """Return `value` if it is True or False."""
+    if not isinstance(value, bool):
+        raise InvalidType(f"{name} must be True or False, got {_show(value)}")
+    return value
+
+
+def _show(value: Any) -> str:
+    """Return a value and its type, cut to a length fit for a message."""
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} of type {type(value).__name__}"
+
+
+def bounded(default: Any = dataclasses.MISSING, *, kw_only: bool = False, **limits: Any) -> Any:
+    """Declare a field of a `Checked` dataclass that holds a number within limits, as `real` takes them."""
+    return dataclasses.field(default=default, kw_only=kw_only, metadata={"limits": limits})
+
+
+def counted(default: Any = dataclasses.MISSING, *, least: int) -> Any:
+    """Declare a field of a `Checked` dataclass that holds an integer of at least `least`."""
+    return dataclasses.field(default=default, metadata={"least": least})
+
+
+class Checked:
+    """Base of dataclasses whose fields are checked when one is made; a field whose default is None may be None."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            name, value = f"{type(self).__name__}: {field.name}", getattr(self, field.name)
+            if value is None and field.default is None:
+                continue
+            if "limits" in field.metadata:
+                value = real(name, value, **field.metadata["limits"])
+            elif "least" in field.metadata:
+                value = integer(name, value, field.metadata["least"])
+            elif isinstance(field.default, bool):
+                value = boolean(name, value)
+            object.__setattr__(self, field.name, value)

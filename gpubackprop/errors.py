@@ -1,0 +1,43 @@
+"""Every exception and warning the package raises of its own, each under the built-in type users catch already."""
+
+from __future__ import annotations
+
+
+class GpubackpropError(Exception):
+    """Base of all exceptions of this package."""
+
+
+class InvalidValue(GpubackpropError, ValueError):
+    """An argument of the right type with a value that is not accepted: a shape, a range, an unknown name."""
+
+
+class InvalidType(GpubackpropError, TypeError):
+    """An argument of a type that is not accepted."""
+
+
+class BackendUnavailable(GpubackpropError, RuntimeError):
+    """The backend that was asked for cannot run here; the message names the cause and the remedy."""
+
+
+class OutOfMemory(GpubackpropError, MemoryError):
+    """The device has too little free memory; the message names bytes needed, bytes free and the remedy."""
+
+
+class ModelFileError(GpubackpropError, ValueError):
+    """A file that is not a model of this package: truncated, altered, foreign, or of a later format."""
+
+
+class MissingDependency(GpubackpropError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+class GradientCheckFailed(GpubackpropError, AssertionError):
+    """Gradients differ from their numerical derivatives by more than the bound."""
+
+
+class DivergenceWarning(RuntimeWarning):
+    """Training met a non-finite loss or parameter and stopped; the last finite parameters were kept."""
+
+
+class InterruptWarning(RuntimeWarning):
+    """Training was interrupted from the keyboard and stopped after a whole step."""

@@ -1,0 +1,262 @@
+"""Write a formula once: run it on arrays without temporaries, or write it out as a CUDA device function.
+
+A formula is an ordinary Python function whose first argument ``m`` is the vocabulary of mathematics, for
+example ``lambda m, z: m.log1p(m.exp(z))``. It may use ``+ - * /``, comparisons, numbers, and the functions of
+`Vocabulary`. Called once with symbols it leaves a `Trace`, a list of single operations, and everything else reads
+that trace: `Program` runs it on NumPy or CuPy arrays, `cuda_function` writes it as CUDA C++. There is no second
+form that could drift from the first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from .checks import choice, real
+from .errors import InvalidValue
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Formula = Callable[..., Any]
+
+FUNCTIONS = ("exp", "expm1", "log", "log1p", "sqrt", "tanh", "erf", "abs", "minimum", "maximum", "where")
+COMPARISONS = {"<": "less", "<=": "less_equal", ">": "greater", ">=": "greater_equal"}
+
+
+class Symbol:
+    """A value known only by the operation that will compute it: its name, and the symbols or numbers it takes."""
+
+    __array_ufunc__ = None  # numpy.tanh(symbol) is an error, not an array of objects
+
+    def __init__(self, operation: str, *operands: Any) -> None:
+        self.operation, self.operands = operation, operands
+
+    def __add__(self, other: Any) -> Symbol:
+        return Symbol("+", self, other)
+
+    def __radd__(self, other: Any) -> Symbol:
+        return Symbol("+", other, self)
+
+    def __sub__(self, other: Any) -> Symbol:
+        return Symbol("-", self, other)
+
+    def __rsub__(self, other: Any) -> Symbol:
+        return Symbol("-", other, self)
+
+    def __mul__(self, other: Any) -> Symbol:
+        return Symbol("*", self, other)
+
+    def __rmul__(self, other: Any) -> Symbol:
+        return Symbol("*", other, self)
+
+    def __truediv__(self, other: Any) -> Symbol:
+        return Symbol("/", self, other)
+
+    def __rtruediv__(self, other: Any) -> Symbol:
+        return Symbol("/", other, self)
+
+    def __neg__(self) -> Symbol:
+        return Symbol("negative", self)
+
+    def __lt__(self, other: Any) -> Symbol:
+        return Symbol("<", self, other)
+
+    def __le__(self, other: Any) -> Symbol:
+        return Symbol("<=", self, other)
+
+    def __gt__(self, other: Any) -> Symbol:
+        return Symbol(">", self, other)
+
+    def __ge__(self, other: Any) -> Symbol:
+        return Symbol(">=", self, other)
+
+    def __bool__(self) -> bool:
+        raise TypeError("a formula cannot branch on a value in Python: use m.where(condition, then, otherwise)")
+
+
+class Vocabulary:
+    """The functions a formula may call, each recorded as one operation."""
+
+    def __getattr__(self, name: str) -> Callable[..., Symbol]:
+        if name not in FUNCTIONS:
+            raise AttributeError(f"m.{name} is not in the vocabulary, which has {', '.join(FUNCTIONS)}")
+        return lambda *operands: Symbol(name, *operands)
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A formula as single operations in the order in which they can run; two traces are equal if they are one.
+
+    Attributes:
+        values: one ``(operation, operands)`` per value. ``("input", (name,))`` and ``("number", (x,))`` are the
+            leaves; the operands of every other operation are positions of earlier values.
+        outputs: positions in `values` of what the formula returns.
+    """
+
+    values: tuple[tuple[str, tuple[Any, ...]], ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs that the formula really uses."""
+        return tuple(operands[0] for operation, operands in self.values if operation == "input")
+
+
+def trace(formula: Formula, inputs: Sequence[str], parameters: Mapping[str, float] | None = None) -> Trace:
+    """Run a formula on symbols and return what it computes.
+
+    Args:
+        formula: ``formula(m, *inputs, **parameters)`` returning one value or a tuple of values.
+        inputs: names of its symbolic arguments, in order.
+        parameters: numbers it takes by keyword; they become constants of the trace.
+
+    Returns:
+        The trace, with equal subexpressions computed once.
+
+    Raises:
+        InvalidValue: the formula leaves the vocabulary: it branches in Python, or calls something else.
+    """
+    try:
+        result = formula(Vocabulary(), *(Symbol("input", name) for name in inputs), **(parameters or {}))
+        return _linear(result if isinstance(result, tuple) else (result,))
+    except (TypeError, AttributeError) as error:
+        raise InvalidValue(
+            f"a formula of {', '.join(inputs)} cannot be traced: {error}; it may use + - * /, comparisons, numbers "
+            f"and m.{', m.'.join(FUNCTIONS)}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Row:
+    """A name, formulas, and the numbers they take: what every table of functions is made of.
+
+    Attributes:
+        name: what users call it.
+        parameters: numbers that its formulas take by keyword, with their defaults; ``row(slope=0.2)`` sets them.
+        limits: lowest and highest value of a parameter, where it has any.
+    """
+
+    name: str
+    parameters: Mapping[str, float] = field(default_factory=dict, hash=False, kw_only=True)
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False, kw_only=True, repr=False)
+
+    def __call__(self, **parameters: float) -> Self:
+        """Return the same row with other parameters.
+
+        Raises:
+            InvalidValue: a parameter it does not have, or a value outside its limits.
+        """
+        for name, value in parameters.items():
+            choice(f"a parameter of {self.name!r}", name, self.parameters)
+            parameters[name] = real(f"{self.name} {name}", value, *self.limits.get(name, ()))
+        return replace(self, parameters={**self.parameters, **parameters})
+
+    def trace(self, formula: Formula, *inputs: str) -> Trace:
+        """Return the trace of a formula with this row's parameters; errors name the row."""
+        try:
+            return trace(formula, inputs, self.parameters)
+        except InvalidValue as error:
+            raise InvalidValue(f"{type(self).__name__.lower()} {self.name!r}: {error}") from error
+
+
+def _linear(results: tuple[Any, ...]) -> Trace:
+    """Number the values of an expression so that each is computed once, operands before what uses them."""
+    numbers: dict[tuple[str, tuple[Any, ...]], int] = {}
+    seen: dict[int, int] = {}
+
+    def number(node: Any) -> int:
+        if id(node) in seen:
+            return seen[id(node)]
+        if not isinstance(node, Symbol):
+            key: tuple[str, tuple[Any, ...]] = ("number", (_finite(node),))
+        elif node.operation == "input":
+            key = ("input", node.operands)
+        else:
+            _check(node)
+            key = (node.operation, tuple(number(operand) for operand in node.operands))
+        position = numbers.setdefault(key, len(numbers))
+        if isinstance(node, Symbol):  # symbols live as long as the expression, so their id is theirs alone
+            seen[id(node)] = position
+        return position
+
+    outputs = tuple(number(result) for result in results)
+    return Trace(tuple(numbers), outputs)
+
+
+def spell_out(source: Trace, operation: str, formula: Formula) -> Trace:
+    """Return a trace in which one operation is spelled out by a formula of the same operands."""
+    symbols: list[Any] = []
+    for name, operands in source.values:
+        if name == "number":
+            symbols.append(operands[0])
+        elif name == "input":
+            symbols.append(Symbol("input", *operands))
+        else:
+            terms = [symbols[k] for k in operands]
+            symbols.append(formula(Vocabulary(), *terms) if name == operation else Symbol(name, *terms))
+    return _linear(tuple(symbols[k] for k in source.outputs))
+
+
+ARITY = {"where": 3, "minimum": 2, "maximum": 2} | dict.fromkeys((*COMPARISONS, "+", "-", "*", "/"), 2)
+
+
+def _check(node: Symbol) -> None:
+    """Refuse an operation with the wrong number of operands, or a choice by something other than a comparison."""
+    count = ARITY.get(node.operation, 1)
+    if len(node.operands) != count:
+        raise TypeError(f"m.{node.operation} takes {count} operands, got {len(node.operands)}")
+    condition = node.operands[0]
+    if node.operation == "where" and not (isinstance(condition, Symbol) and condition.operation in COMPARISONS):
+        raise TypeError("m.where takes a comparison as its first operand")
+
+
+def _finite(value: Any) -> float:
+    """Return a constant of a formula as a float."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise TypeError(f"{value!r} is neither a symbol nor a finite number")
+    return float(value)
+
+
+def cuda_function(name: str, source: Trace, arguments: Sequence[str], overwrites: Sequence[str] = ()) -> str:
+    """Write a trace as a CUDA device function on values of the type ``T``.
+
+    Args:
+        name: name of the function.
+        source: the trace.
+        arguments: names of all its arguments, in order, used or not.
+        overwrites: the arguments that receive the outputs, in order; they are passed by reference. Without any, the
+            function returns its one output.
+
+    Returns:
+        Source text; it needs ``minimum`` and ``maximum`` of `kernels/common.cuh`.
+    """
+    text: list[str] = []
+    terms: list[str] = []
+    for position, (operation, operands) in enumerate(source.values):
+        if operation in ("input", "number"):
+            terms.append(operands[0] if operation == "input" else f"T({operands[0]!r})")
+        else:
+            kind = "bool" if operation in COMPARISONS else "T"
+            text.append(f"    const {kind} v{position} = {_cuda_term(operation, [terms[k] for k in operands])};\n")
+            terms.append(f"v{position}")
+    results = [terms[k] for k in source.outputs]
+    if overwrites:
+        text += [f"    {target} = {result};\n" for target, result in zip(overwrites, results, strict=True)]
+    else:
+        text.append(f"    return {results[0]};\n")
+    heads = ", ".join(f"T{'&' if argument in overwrites else ''} {argument}" for argument in arguments)
+    return f"__device__ __forceinline__ {'void' if overwrites else 'T'} {name}({heads}) {{\n{''.join(text)}}}\n"
+
+
+def _cuda_term(operation: str, terms: list[str]) -> str:
+    """Return one operation as a C++ expression."""
+    if operation in COMPARISONS or operation in ("+", "-", "*", "/"):
+        return f"{terms[0]} {operation} {terms[1]}"
+    if operation == "where":
+        return f"{terms[0]} ? {terms[1]} : {terms[2]}"
+    if operation == "negative":
+        return f"-{terms[0]}"
+    return f"{'fabs' if operation == 'abs' else operation}({', '.join(terms)})"

@@ -1,0 +1,69 @@
+"""What a training run leaves: a figure per epoch, and why it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import MissingDependency
+
+
+@dataclass
+class History:
+    """The record of one call of `fit`.
+
+    Attributes:
+        loss: mean loss over the training examples during each epoch, with the penalty and with dropout.
+        validation_loss: loss of the validation data after each epoch, without dropout; empty without such data.
+        learning_rate: that of the last step of each epoch.
+        seconds: wall-clock time of each epoch, validation included.
+        samples: training examples in an epoch.
+        backend: what the network ran on.
+        stopped_because: one sentence; None while training runs.
+    """
+
+    samples: int
+    backend: str
+    loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    stopped_because: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything in the history by name, fit for JSON.
+
+        Returns:
+            The attributes.
+        """
+        return dataclasses.asdict(self)
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw the loss curves into a picture.
+
+        Args:
+            path: of the file; its ending names the format, as in "loss.png".
+
+        Raises:
+            MissingDependency: matplotlib is not installed.
+            OSError: the file cannot be written.
+        """
+        try:
+            from matplotlib.figure import Figure
+            from matplotlib.ticker import MaxNLocator
+        except ImportError as error:
+            raise MissingDependency("a plot needs matplotlib: pip install 'gpubackprop[plot]'") from error
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        axes = figure.add_subplot(xlabel="epoch", ylabel="loss")
+        epochs = range(1, len(self.loss) + 1)
+        axes.plot(epochs, self.loss, label="training", marker="." if len(self.loss) < 30 else "")
+        if self.validation_loss:
+            axes.plot(epochs, self.validation_loss, label="validation", linestyle="--")
+        if self.loss and min(self.loss) > 0:
+            axes.set_yscale("log")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3, which="both")
+        axes.legend()
+        figure.savefig(path, dpi=150)

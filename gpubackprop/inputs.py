@@ -1,0 +1,184 @@
+"""What users hand over, checked and turned into arrays of the backend: examples, targets, sample weights."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from .errors import InvalidType, InvalidValue
+
+if TYPE_CHECKING:
+    from .backends.numpy import NumpyBackend
+    from .losses import Loss
+
+_KINDS = "biuf"  # booleans, integers and floats of NumPy
+
+
+def examples(X: Any, columns: int, backend: NumpyBackend, dtype: str, name: str = "X") -> Any:
+    """Return examples as a matrix (N, columns) of the backend.
+
+    Args:
+        X: anything like an array: NumPy, CuPy, DLPack, the array interfaces, nested lists.
+        columns: number of features the network takes.
+        backend: where the matrix is to lie.
+        dtype: its type.
+        name: what messages call it.
+
+    Raises:
+        InvalidType: not numbers, or a sparse matrix.
+        InvalidValue: another shape, no rows, NaN or infinity.
+    """
+    x = _array(X, name)
+    if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] != columns:
+        hint = f"; one example alone is {name}[None, :]" if x.ndim == 1 else ""
+        raise InvalidValue(f"{name} must have the shape (N, {columns}) with N at least 1, got {x.shape}{hint}")
+    return _converted(x, backend, dtype, name)
+
+
+def targets(y: Any, rows: int, outputs: int, loss: Loss, backend: NumpyBackend, dtype: str, name: str = "y") -> Any:
+    """Return targets as a matrix (rows, outputs) of the backend.
+
+    Args:
+        y: class labels 0..outputs-1 (rows,) where there are several outputs, values (rows,) where there is one, or
+            one-hot rows, distributions or values (rows, outputs).
+        rows: number of examples.
+        outputs: number of outputs of the network.
+        loss: the loss, which says what targets it accepts.
+        backend: where the matrix is to lie.
+        dtype: its type.
+        name: what messages call it.
+
+    Raises:
+        InvalidType: not numbers.
+        InvalidValue: another shape, labels out of range, or values that the loss does not accept.
+    """
+    t = _array(y, name)
+    accepted = f"({rows}, {outputs})" + (f", or ({rows},)" if outputs == 1 else f", or integer labels ({rows},)")
+    if t.shape == (rows,) and outputs > 1:
+        return backend.asarray(_one_hot(t, outputs, accepted, name), dtype)
+    if t.shape not in {(rows, outputs), (rows, outputs)[: 1 if outputs == 1 else 2]}:
+        raise InvalidValue(f"{name} must have the shape {accepted}, got {t.shape}")
+    t = _converted(t.reshape(rows, outputs), backend, dtype, name)
+    return _accepted_by(loss, t, name)
+
+
+def weights(sample_weight: Any, rows: int, backend: NumpyBackend, dtype: str) -> Any:
+    """Return sample weights as a column (rows, 1) of the backend.
+
+    Raises:
+        InvalidType: not numbers.
+        InvalidValue: another shape, a negative weight, NaN or infinity, or no positive weight.
+    """
+    w = _array(sample_weight, "sample_weight")
+    if w.shape != (rows,):
+        raise InvalidValue(f"sample_weight must have the shape ({rows},), one weight an example, got {w.shape}")
+    w = _converted(w.reshape(rows, 1), backend, dtype, "sample_weight")
+    if float(w.min()) < 0 or float(w.max()) <= 0:
+        raise InvalidValue(
+            f"sample_weight must be non-negative with at least one positive weight, got weights from "
+            f"{float(w.min()):g} to {float(w.max()):g}"
+        )
+    return w
+
+
+def masks(given: Any, rows: int, hidden: tuple[int, ...], backend: NumpyBackend, dtype: str) -> list[Any]:
+    """Return dropout masks, one (rows, n_l) per hidden layer, on the backend.
+
+    Raises:
+        InvalidType: not a sequence of arrays of numbers.
+        InvalidValue: another number of masks or another shape, or values that are not finite.
+    """
+    if not isinstance(given, (list, tuple)):
+        raise InvalidType(f"masks must be a list of arrays, one per hidden layer, got {type(given).__name__}")
+    arrays = [_array(mask, f"masks[{l}]") for l, mask in enumerate(given)]
+    shapes, accepted = [tuple(mask.shape) for mask in arrays], [(rows, n) for n in hidden]
+    if shapes != accepted:
+        raise InvalidValue(f"masks must have the shapes {accepted}, one per hidden layer, got {shapes}")
+    return [_converted(mask, backend, dtype, f"masks[{l}]") for l, mask in enumerate(arrays)]
+
+
+def like(result: Any, given: Any, backend: NumpyBackend) -> Any:
+    """Return a result as the kind of array that was given: NumPy unless it is another library's array."""
+    if isinstance(given, (numpy.ndarray, list, tuple)):
+        return backend.to_numpy(result)
+    namespace = _namespace(given)
+    if namespace is None or not hasattr(namespace, "from_dlpack"):
+        return backend.to_numpy(result)
+    if namespace.__name__ == "cupy":
+        return namespace.asarray(result)
+    return namespace.from_dlpack(backend.to_numpy(result))
+
+
+def _namespace(x: Any) -> Any:
+    """Return the library of an array: by the array API standard, or the package its type comes from."""
+    if hasattr(x, "__array_namespace__"):
+        return x.__array_namespace__()
+    return sys.modules.get(type(x).__module__.partition(".")[0])
+
+
+def _array(x: Any, name: str) -> Any:
+    """Return x as an array of NumPy, or of CuPy if it lies on a device, of real numbers."""
+    if hasattr(x, "toarray"):
+        raise InvalidType(f"{name} is a sparse {type(x).__name__}; accepted are dense arrays: pass {name}.toarray()")
+    if hasattr(x, "__cuda_array_interface__"):
+        array = sys.modules["cupy"].asarray(x) if "cupy" in sys.modules else x
+    else:
+        array = _host_array(x, name)
+    if array.dtype.kind not in _KINDS:
+        raise InvalidType(f"{name} must hold real numbers, got an array of type {array.dtype}")
+    return array
+
+
+def _host_array(x: Any, name: str) -> numpy.ndarray:
+    try:
+        if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
+            return numpy.from_dlpack(x)
+        return numpy.asarray(x)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise InvalidType(f"{name} must be an array of real numbers, got {type(x).__name__}: {error}") from error
+
+
+def _converted(x: Any, backend: NumpyBackend, dtype: str, name: str) -> Any:
+    """Return x on the backend, after a check for what is not finite, before and after the change of type."""
+    with backend.running(0.0):  # a float64 too large for float32 becomes infinite, and is reported as such
+        converted = backend.asarray(x, dtype)
+    if not backend.is_finite(converted):
+        count = int((~backend.xp.isfinite(converted)).sum())
+        raise InvalidValue(
+            f"{name} must be finite in {dtype}, got NaN, infinity or values beyond its range in {count} places: "
+            "drop or impute those rows, or scale the values"
+        )
+    return converted
+
+
+def _one_hot(labels: Any, classes: int, accepted: str, name: str) -> numpy.ndarray:
+    """Return labels (N,) as one-hot rows (N, classes)."""
+    host = labels.get() if hasattr(labels, "__cuda_array_interface__") else labels
+    if host.dtype.kind not in "bui":
+        raise InvalidValue(f"{name} must have the shape {accepted}, got {host.shape} of type {host.dtype}")
+    low, high = int(host.min()), int(host.max())
+    if low < 0 or high >= classes:
+        raise InvalidValue(f"labels in {name} must lie in 0..{classes - 1}, got labels from {low} to {high}")
+    hot = numpy.zeros((len(host), classes), numpy.float32)
+    hot[numpy.arange(len(host)), host.astype(numpy.intp)] = 1.0
+    return hot
+
+
+def _accepted_by(loss: Loss, t: Any, name: str) -> Any:
+    """Return targets that the loss accepts; the rows of distributions are brought to the sum 1 exactly."""
+    low, high = float(t.min()), float(t.max())
+    if (loss.targets != "any" and low < 0) or (loss.targets in ("fraction", "distribution") and high > 1):
+        within = "non-negative" if loss.targets == "nonnegative" else "between 0 and 1"
+        raise InvalidValue(f"{name} must be {within} for the loss {loss.name!r}, got values from {low:g} to {high:g}")
+    if loss.targets != "distribution":
+        return t
+    sums = t.sum(axis=1, keepdims=True)
+    worst = float(abs(sums - 1).max())
+    if worst > 1e-3:
+        raise InvalidValue(
+            f"each row of {name} must sum to 1 for the loss {loss.name!r}: one-hot rows, distributions, or integer "
+            f"labels; got a sum that is off by {worst:g}"
+        )
+    return t / sums

@@ -1,0 +1,455 @@
+"""A multilayer perceptron and its backpropagation, on whole batches.
+
+Letters: N examples in a batch, n_l units in layer l, L layers. Rows are examples: a_0 = x is (N, n_0), W_l is
+(n_{l-1}, n_l), b_l is (n_l,); one example in the column form of many texts is z = W a + b with the transposed W.
+
+    forward    (1)  z_l = a_{l-1} W_l + b_l             backward   (3)  δ_L = ∂L/∂a_L ⊙ σ'_L(z_L)
+               (2)  a_l = σ_l(z_l)                                 (4)  δ_l = (δ_{l+1} W_{l+1}ᵀ) ⊙ σ'_l(z_l)
+                                                                   (5)  ∂L/∂W_l = a_{l-1}ᵀ δ_l
+    update     (7)  W_l ← W_l − η ∂L/∂W_l                          (6)  ∂L/∂b_l = Σ_rows δ_l
+               (8)  b_l ← b_l − η ∂L/∂b_l
+
+1/N is in δ_L, so that equations 4 to 6 divide by nothing. With dropout, h_l = a_l ⊙ mask_l takes the place of a_l in
+equations 1 and 5, and the mask enters equation 4; without it h_l is a_l.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy
+
+from . import inputs, storage
+from .activations import ACTIVATIONS, Activation
+from .backends import resolve
+from .checks import choice, integer, real
+from .errors import InvalidType, InvalidValue
+from .formula import Row
+from .initializers import INITIALIZERS, Initializer
+from .losses import LOSSES, Loss
+from .workspace import Layout, Workspace
+
+DTYPES = ("float32", "float64")
+PREDICT_ROWS = 1024  # rows at a time in `Network.predict`: enough to fill the products, little memory
+
+
+class Network:
+    """A multilayer perceptron.
+
+    Args:
+        sizes: units of every layer, (n_0, ..., n_L), inputs first; at least two.
+        activation: of the hidden layers: a name of `ACTIVATIONS`, a row, or a list of these, one per hidden layer.
+        output_activation: of the last layer: a name or a row.
+        loss: a name of `LOSSES` or a row.
+        initializer: of the weights: a name of `INITIALIZERS`, a row, or "auto" for what suits each activation.
+        l2: λ of the penalty λ/2 Σ W² over all weights, not biases, that is added to the loss.
+        dropout: share of the units of every hidden layer that a training step drops, in [0, 1).
+        backend: "auto", "numpy", "cuda", "cuda:N"; None for the default (`set_backend`).
+        dtype: "float32" or "float64", of parameters and arithmetic.
+        precision: of matrix products in float32: "float32".
+        seed: of the initial weights: an integer, or None for a different network each time.
+
+    Attributes:
+        theta: all parameters, one flat array of the backend; W_l, then b_l, layer by layer, each layer aligned to 16
+            elements (what lies between is zero and stays so).
+        parameters: [(W_1, b_1), ...], views of `theta`.
+        backend: where the network runs; ``backend.name`` is "numpy" or "cuda".
+        metadata: strings that `save` writes into the file, by name.
+
+    Raises:
+        InvalidValue: an argument outside its range, or an unknown name.
+        InvalidType: an argument of another type.
+        BackendUnavailable: the backend cannot run here.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        activation: str | Activation | Sequence[str | Activation] = "relu",
+        output_activation: str | Activation = "identity",
+        loss: str | Loss = "mse",
+        initializer: str | Initializer = "auto",
+        l2: float = 0.0,
+        dropout: float = 0.0,
+        backend: str | None = None,
+        dtype: str = "float32",
+        precision: str = "float32",
+        seed: int | None = 0,
+    ) -> None:
+        self._configure(sizes, activation, output_activation, loss, l2, dropout, dtype, precision, resolve(backend))
+        self._set_parameters(_drawn(self.sizes, self.activations, initializer, seed))
+
+    def _configure(
+        self,
+        sizes: Any,
+        activation: Any,
+        output_activation: Any,
+        loss: Any,
+        l2: Any,
+        dropout: Any,
+        dtype: Any,
+        precision: Any,
+        backend: Any,
+    ) -> None:
+        """Check and keep the arguments of a network, and put it on a backend with all parameters zero."""
+        self.sizes = _sizes(sizes)
+        self.activations: tuple[Activation, ...] = (
+            *_hidden_activations(activation, len(self.sizes) - 2),
+            _row("output_activation", output_activation, ACTIVATIONS, Activation),
+        )
+        self.loss: Loss = _row("loss", loss, LOSSES, Loss)
+        self.l2 = real("l2", l2, 0.0)
+        self.dropout = real("dropout", dropout, 0.0, 1.0, open_high=True)
+        self.precision = choice("precision", precision, backend.precisions)
+        self.metadata: dict[str, str] = {}
+        self._place(backend, choice("dtype", dtype, DTYPES))
+
+    def _place(self, backend: Any, dtype: str) -> None:
+        """Put the network, with parameters zero, on a backend."""
+        self.backend, self.dtype = backend, dtype
+        self.layout = Layout(self.sizes)
+        self.theta = backend.zeros(self.layout.size, dtype)
+        self.parameters = self.layout.views(self.theta)
+        self._gradient: Any = None
+        self._kept: Workspace | None = None
+
+    @property
+    def gradient(self) -> Any:
+        """∂L/∂θ of the last training step or call of `loss_and_gradients`, laid out like `theta`."""
+        if self._gradient is None:
+            self._gradient = self.backend.zeros(self.layout.size, self.dtype)
+        return self._gradient
+
+    def _set_parameters(self, parameters: Iterable[tuple[numpy.ndarray, numpy.ndarray]]) -> None:
+        """Copy NumPy's [(W_1, b_1), ...], taken one by one, into the network's own."""
+        with self.backend.running(0.0):
+            for own, given in zip(self.parameters, parameters, strict=True):
+                for view, values in zip(own, given, strict=True):
+                    view[...] = self.backend.asarray(values, self.dtype)
+
+    # -- the equations -------------------------------------------------------------------------------------------
+
+    def _forward(self, ws: Workspace) -> None:
+        """Equations 1 and 2, from ws.h[0] = x to ws.a[L]."""
+        backend = self.backend
+        for l, (W, b) in enumerate(self.parameters, start=1):
+            backend.affine(ws.h[l - 1], W, b, ws.z[l])  # z_l = a_{l-1} W_l + b_l     (1)
+            backend.activate(self.activations[l - 1], ws.z[l], ws.a[l])  # a_l = σ_l(z_l)   (2)
+            if ws.mask[l] is not None:
+                backend.drop(ws.a[l], ws.mask[l], ws.h[l])
+
+    def _output(self, ws: Workspace) -> None:
+        """Equation 3: δ_L into ws.delta[L] and the loss, with its penalty, into ws.value."""
+        self.backend.output_delta(
+            self.loss, self.activations[-1], ws.y, ws.z[-1], ws.a[-1], ws.weight, ws.delta[-1], ws.value
+        )
+        if self.l2:
+            for W, _ in self.parameters:
+                self.backend.penalty(self.l2, W, ws.value)
+
+    def _backward(self, ws: Workspace) -> None:
+        """Equations 3 to 6 after `_forward`: the loss into ws.value and ∂L/∂θ into self.gradient."""
+        backend, delta, gradients = self.backend, ws.delta, self.layout.views(self.gradient)
+        self._output(ws)  # δ_L = ∂L/∂a_L ⊙ σ'_L(z_L)   (3)
+        for l in range(len(self.parameters), 0, -1):
+            (W, _), (dW, db) = self.parameters[l - 1], gradients[l - 1]
+            backend.weight_gradient(ws.h[l - 1], delta[l], dW)  # ∂L/∂W_l = a_{l-1}ᵀ δ_l   (5)
+            backend.bias_gradient(delta[l], db)  # ∂L/∂b_l = Σ_rows δ_l   (6)
+            if self.l2:
+                backend.penalty_gradient(self.l2, W, dW)
+            if l > 1:  # δ_{l-1} = (δ_l W_lᵀ) ⊙ σ'_{l-1}(z_{l-1})   (4)
+                sigma = self.activations[l - 2]
+                backend.delta(sigma, delta[l], W, ws.mask[l - 1], ws.z[l - 1], ws.a[l - 1], delta[l - 1])
+
+    # -- what users call -----------------------------------------------------------------------------------------
+
+    def forward(self, X: Any) -> Any:
+        """Return the outputs a_L of the whole batch at once, without dropout.
+
+        Args:
+            X: examples (N, n_0).
+
+        Returns:
+            a_L (N, n_L), the kind of array that X is.
+
+        Raises:
+            InvalidValue: X has another shape or holds NaN or infinity.
+            InvalidType: X does not hold numbers.
+        """
+        x = inputs.examples(X, self.sizes[0], self.backend, self.dtype)
+        return inputs.like(self._outputs(x, len(x)), X, self.backend)
+
+    def predict(self, X: Any, *, batch_size: int = PREDICT_ROWS) -> Any:
+        """Return the outputs a_L, computed a part of the rows at a time: memory does not grow with N.
+
+        Args:
+            X: examples (N, n_0).
+            batch_size: rows at a time.
+
+        Returns:
+            a_L (N, n_L), the kind of array that X is.
+
+        Raises:
+            InvalidValue: X has another shape or holds NaN or infinity; batch_size is not positive.
+            InvalidType: X does not hold numbers; batch_size is not an integer.
+        """
+        rows = integer("batch_size", batch_size, 1)
+        x = inputs.examples(X, self.sizes[0], self.backend, self.dtype)
+        return inputs.like(self._outputs(x, min(rows, len(x))), X, self.backend)
+
+    def _outputs(self, x: Any, rows: int) -> Any:
+        """Return a_L of examples on the backend, so many rows at a time."""
+        ws = Workspace(self, rows, training=False)
+        with self.backend.running(self.flops(rows)):
+            result = self.backend.zeros((len(x), self.sizes[-1]), self.dtype)
+            for start in range(0, len(x), rows):
+                part = ws.load(x[start : start + rows])
+                self._forward(part)
+                result[start : start + rows] = part.a[-1]
+        return result
+
+    def evaluate(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the loss of examples, with the penalty, without dropout; see `loss_and_gradients`.
+
+        Args:
+            X: examples (N, n_0).
+            y: labels (N,), or targets (N, n_L).
+            sample_weight: weights (N,), or None.
+
+        Returns:
+            The mean loss.
+
+        Raises:
+            InvalidValue: a shape or a value that is not accepted.
+            InvalidType: something that does not hold numbers.
+        """
+        x, t, w = self._batch(X, y, sample_weight)
+        return self._evaluate(Workspace(self, min(len(x), PREDICT_ROWS), training=False), x, t, w)
+
+    def _evaluate(self, ws: Workspace, x: Any, t: Any, w: Any) -> float:
+        """Return the mean loss of checked examples, as many rows at a time as the workspace holds."""
+        total = weights = 0.0
+        with self.backend.running(self.flops(ws.rows)):
+            for start in range(0, len(x), ws.rows):
+                rows = slice(start, start + ws.rows)
+                part = ws.load(x[rows], t[rows], None if w is None else w[rows])
+                self._forward(part)
+                self._output(part)
+                total += float(part.value) * float(part.total)
+                weights += float(part.total)
+        return total / weights
+
+    def loss_and_gradients(
+        self, X: Any, y: Any, sample_weight: Any = None, masks: Sequence[Any] | None = None
+    ) -> tuple[float, list[tuple[Any, Any]]]:
+        """Return the loss of a batch and its derivatives by every weight and bias.
+
+        Args:
+            X: examples (N, n_0).
+            y: labels (N,), or targets (N, n_L); see `fit`.
+            sample_weight: weights (N,) of the examples in the mean, or None.
+            masks: dropout masks as `draw_masks` returns them; None for no dropout.
+
+        Returns:
+            The loss with its penalty, and [(∂L/∂W_1, ∂L/∂b_1), ...] as arrays of the backend that are the caller's.
+
+        Raises:
+            InvalidValue: a shape or a value that is not accepted.
+            InvalidType: something that does not hold numbers.
+        """
+        x, t, w = self._batch(X, y, sample_weight)
+        given = None if masks is None else inputs.masks(masks, len(x), self.sizes[1:-1], self.backend, self.dtype)
+        ws = self._workspace(len(x), dropout=masks is not None).load(x, t, w)
+        if given is not None:
+            ws.mask[1:-1] = given
+        with self.backend.running(self.flops(len(x))):
+            self._forward(ws)
+            self._backward(ws)
+            return float(ws.value), self.layout.views(self.gradient.copy())
+
+    def draw_masks(self, rows: int, seed: int | None = None) -> list[numpy.ndarray]:
+        """Return one dropout mask per hidden layer: 0 with the probability `dropout`, else 1 / (1 − dropout).
+
+        Args:
+            rows: number of examples N.
+            seed: an integer, or None for other masks each time.
+
+        Returns:
+            [mask_1, ..., mask_{L-1}], each (N, n_l), as `loss_and_gradients` takes them.
+
+        Raises:
+            InvalidValue: rows is not positive, or the seed is negative.
+            InvalidType: an argument is not an integer.
+        """
+        rng = numpy.random.default_rng(seed if seed is None else integer("seed", seed, 0))
+        masks = [numpy.zeros((integer("rows", rows, 1), n), self.dtype) for n in self.sizes[1:-1]]
+        for mask in masks:
+            resolve("numpy").draw_mask(rng, self.dropout, mask, numpy.empty(mask.shape))
+        return masks
+
+    def to(self, backend: str) -> Network:
+        """Return a network with the same parameters on another backend.
+
+        Args:
+            backend: "auto", "numpy", "cuda" or "cuda:N".
+
+        Returns:
+            A new network; this one is as it was.
+
+        Raises:
+            InvalidValue: no such backend.
+            BackendUnavailable: the backend cannot run here.
+        """
+        return self._copy(resolve(backend), self.dtype)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network, with its metadata, to a safetensors file; `load` reads it.
+
+        The file is written beside its place and then moved there whole: whatever happens, a file of that name is the
+        old one or the new one.
+
+        Args:
+            path: of the file.
+
+        Raises:
+            OSError: the file cannot be written.
+            InvalidType: metadata that is not strings by name.
+        """
+        arguments = {
+            "sizes": self.sizes,
+            "activation": self.activations[:-1],
+            "output_activation": self.activations[-1],
+            "loss": self.loss,
+            "l2": self.l2,
+            "dropout": self.dropout,
+            "dtype": self.dtype,
+            "precision": self.precision,
+        }
+        storage.write(path, arguments, self.metadata, self._host_parameters())
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights and biases, Σ (n_{l-1} + 1) n_l."""
+        return sum((m + 1) * n for m, n in self.layout.shapes)
+
+    def flops(self, rows: int) -> float:
+        """Return the floating-point operations of the matrix products of one training step.
+
+        Args:
+            rows: examples N in the batch.
+
+        Returns:
+            2 N (3 Σ n_{l-1} n_l − n_0 n_1): forward, ∂L/∂W and δ, which the inputs do not need.
+        """
+        products = [m * n for m, n in self.layout.shapes]
+        return 2.0 * rows * (3 * sum(products) - products[0])
+
+    def __repr__(self) -> str:
+        names = " ".join(row.name for row in self.activations)
+        return (
+            f"Network({'-'.join(map(str, self.sizes))}, {names}, loss {self.loss.name}, {self.n_parameters:,} "
+            f"parameters, {self.dtype}, on {self.backend.name}: {self.backend.description})"
+        )
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _copy(self, backend: Any, dtype: str) -> Network:
+        """Return the network with its parameters on a backend and of a type."""
+        twin = copy.copy(self)
+        twin.metadata = dict(self.metadata)
+        twin._place(backend, dtype)
+        twin._set_parameters(self._host_parameters())
+        return twin
+
+    def _host_parameters(self) -> list[tuple[numpy.ndarray, numpy.ndarray]]:
+        """Return [(W_1, b_1), ...] as NumPy arrays."""
+        return [(self.backend.to_numpy(W), self.backend.to_numpy(b)) for W, b in self.parameters]
+
+    def _workspace(self, rows: int, *, dropout: bool) -> Workspace:
+        """Return buffers for a training step on so many rows, those of the last call if they suffice."""
+        if self._kept is None or self._kept.rows < rows or self._kept.dropout != dropout:
+            self._kept = Workspace(self, rows, dropout=dropout)
+        return self._kept.first(rows)
+
+    def _batch(self, X: Any, y: Any, sample_weight: Any, prefix: str = "") -> tuple[Any, Any, Any]:
+        """Return examples, targets and weights, checked, on the backend; messages call them prefix + "X" and "y"."""
+        x = inputs.examples(X, self.sizes[0], self.backend, self.dtype, f"{prefix}X")
+        t = inputs.targets(y, len(x), self.sizes[-1], self.loss, self.backend, self.dtype, f"{prefix}y")
+        w = None if sample_weight is None else inputs.weights(sample_weight, len(x), self.backend, self.dtype)
+        return x, t, w
+
+
+def _sizes(sizes: Any) -> tuple[int, ...]:
+    """Return the sizes of the layers, checked."""
+    if isinstance(sizes, (str, bytes)) or not hasattr(sizes, "__iter__"):
+        raise InvalidType(f"sizes must be a sequence of integers such as [784, 256, 10], got {sizes!r}")
+    checked = tuple(integer(f"sizes[{l}]", n, 1) for l, n in enumerate(sizes))
+    if len(checked) < 2:
+        raise InvalidValue(f"sizes must name at least the inputs and the outputs, got {list(checked)}")
+    return checked
+
+
+def _row(name: str, value: Any, table: dict[str, Any], kind: type[Any]) -> Any:
+    """Return a row given by name or as it is."""
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, str):
+        raise InvalidType(
+            f"{name} must be {', '.join(map(repr, table))}, or an object of type {kind.__name__}, got {value!r}"
+        )
+    return table[choice(name, value, table)]
+
+
+def _hidden_activations(activation: Any, count: int) -> tuple[Activation, ...]:
+    """Return one activation per hidden layer."""
+    if isinstance(activation, (list, tuple)):
+        if len(activation) != count:
+            raise InvalidValue(
+                f"activation must be one name or row, or a list of {count}, one per hidden layer, got {len(activation)}"
+            )
+        rows = tuple(_row(f"activation[{l}]", a, ACTIVATIONS, Activation) for l, a in enumerate(activation))
+    else:
+        rows = (_row("activation", activation, ACTIVATIONS, Activation),) * count
+    for row in rows:
+        if row.rowwise:
+            raise InvalidValue(f"activation {row.name!r} is for the last layer alone: give it as output_activation")
+    return rows
+
+
+def _drawn(
+    sizes: tuple[int, ...], activations: Sequence[Activation], initializer: Any, seed: Any
+) -> Iterator[tuple[numpy.ndarray, numpy.ndarray]]:
+    """Return the initial (W_1, b_1), ... in float64, drawn layer by layer from one generator."""
+    rng = numpy.random.default_rng(seed if seed is None else integer("seed", seed, 0))
+    names = [row.initializer if initializer == "auto" else initializer for row in activations]
+    rows = [_row("initializer", name, INITIALIZERS, Initializer) for name in names]
+    return ((row.draw(rng, m, n), numpy.zeros(n)) for row, (m, n) in zip(rows, pairwise(sizes), strict=True))
+
+
+def load(path: str | os.PathLike[str], *, backend: str | None = None, rows: Sequence[Row] = ()) -> Network:
+    """Read a network from a file that `Network.save` wrote.
+
+    Args:
+        path: of the file.
+        backend: where to put it: "auto", "numpy", "cuda", "cuda:N", or None for the default.
+        rows: your own activations and losses that the network has; the file names them.
+
+    Returns:
+        The network.
+
+    Raises:
+        ModelFileError: the file is not a whole model of this package, or names a row it does not know.
+        OSError: the file cannot be opened.
+        BackendUnavailable: the backend cannot run here.
+    """
+    with storage.reading(path, rows) as stored:
+        network = Network.__new__(Network)
+        network._configure(**stored.arguments, backend=resolve(backend))
+        network._set_parameters(stored.parameters(l) for l in range(1, len(network.sizes)))
+    network.metadata = stored.metadata
+    return network

@@ -1,0 +1,185 @@
+"""Optimizers: θ ← step(θ, ∂L/∂θ), equations 7 and 8 over the whole flat θ. To add one, add a class to the table.
+
+An optimizer is its hyperparameters, the names of the arrays it keeps beside θ (`slots`), and one formula, `step`, in
+the vocabulary of `gpubackprop.formula`. Hyperparameters are constants of the formula; what changes from step to step
+reaches it through ``h``, as computed by `scalars`. Names and conventions follow PyTorch's, whose updates these equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+from .checks import Checked, bounded
+from .formula import Trace, trace
+from .schedules import Schedule, as_schedule, rate
+
+
+@dataclass(frozen=True)
+class Optimizer(Checked):
+    """What all optimizers have.
+
+    Attributes:
+        learning_rate: η, a positive number or a schedule.
+        weight_decay: λ; λθ is added to the gradient (AdamW: η λ θ is taken from θ instead). Of weights and biases.
+        clip_norm: the gradient is scaled down to this Euclidean norm where it is longer; None: never.
+    """
+
+    learning_rate: Schedule | float
+    weight_decay: float = bounded(0.0, low=0, kw_only=True)
+    clip_norm: float | None = bounded(None, low=0, open_low=True, kw_only=True)
+
+    decoupled_decay: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        as_schedule(self.learning_rate)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the arrays of the size of θ that are kept from step to step; they begin as zeros."""
+        return ()
+
+    def step(self, m: Any, h: Any, w: Any, g: Any, *slots: Any) -> tuple[Any, ...]:
+        """Return the new w and slots, as a formula of the old ones and the gradient g."""
+        raise TypeError(f"{type(self).__name__} has no formula: define step(self, m, h, w, g, *slots)")
+
+    def scalars(self, t: int, learning_rate: float) -> dict[str, float]:
+        """Return what ``h`` holds at step t = 0, 1, ..."""
+        return {"rate": learning_rate}
+
+    def hyper(self, t: int) -> dict[str, float]:
+        """Return ``h`` for step t = 0, 1, ..., with the learning rate of the schedule."""
+        return self.scalars(t, rate(as_schedule(self.learning_rate), t))
+
+    @cached_property
+    def update(self) -> Trace:
+        """Trace of the whole update: clipping, decay, step. Inputs ``w``, ``g``, the slots, then what `h` holds."""
+        names = tuple(self.scalars(0, 1.0))
+        kept = self.slots
+
+        def whole(m: Any, w: Any, g: Any, *rest: Any) -> Any:
+            h = SimpleNamespace(**dict(zip(names, rest[len(kept) :], strict=False)))
+            if self.clip_norm is not None:
+                g = rest[-1] * g
+            if self.weight_decay and self.decoupled_decay:
+                w = w - h.rate * (self.weight_decay * w)
+            elif self.weight_decay:
+                g = g + self.weight_decay * w
+            return self.step(m, h, w, g, *rest[: len(kept)])
+
+        return trace(whole, ("w", "g", *kept, *names, "clip"))
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Gradient descent: w ← w − η g, and with momentum v ← μ v − η g, w ← w + v.
+
+    Nesterov's variant looks ahead, w ← w + μ v − η g (Sutskever et al. 2013, section 2).
+    """
+
+    learning_rate: Schedule | float = 0.1
+    momentum: float = bounded(0.0, low=0, high=1, open_high=True, kw_only=True)
+    nesterov: bool = False
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The velocity, where there is momentum."""
+        return ("v",) if self.momentum else ()
+
+    def step(self, m: Any, h: Any, w: Any, g: Any, *slots: Any) -> tuple[Any, ...]:
+        """Return the new w and v."""
+        if not slots:
+            return (w - h.rate * g,)
+        v = self.momentum * slots[0] - h.rate * g
+        return (w + self.momentum * v - h.rate * g if self.nesterov else w + v), v
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Kingma, Ba 2015, algorithm 1."""
+
+    learning_rate: Schedule | float = 1e-3
+    beta1: float = bounded(0.9, low=0, high=1, open_high=True, kw_only=True)
+    beta2: float = bounded(0.999, low=0, high=1, open_high=True, kw_only=True)
+    eps: float = bounded(1e-8, low=0, open_low=True, kw_only=True)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Running means of the gradient and of its square."""
+        return ("mean", "square")
+
+    def scalars(self, t: int, learning_rate: float) -> dict[str, float]:
+        """Return the rate, the rate over the bias of the mean, and the root of the bias of the square, inverted."""
+        step = learning_rate / (1 - self.beta1 ** (t + 1))
+        return {"rate": learning_rate, "step": step, "root": 1 / math.sqrt(1 - self.beta2 ** (t + 1))}
+
+    def step(self, m: Any, h: Any, w: Any, g: Any, *slots: Any) -> tuple[Any, ...]:
+        """Return the new w, mean and square."""
+        mean = self.beta1 * slots[0] + (1 - self.beta1) * g
+        square = self.beta2 * slots[1] + (1 - self.beta2) * (g * g)
+        return w - h.step * mean / (h.root * m.sqrt(square) + self.eps), mean, square
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay, w ← w − η λ w − (Adam's step) (Loshchilov, Hutter 2019, algorithm 2)."""
+
+    weight_decay: float = bounded(0.01, low=0, kw_only=True)
+
+    decoupled_decay: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """Hinton 2012, lecture 6e: the gradient over a running root of its mean square, with optional momentum."""
+
+    learning_rate: Schedule | float = 1e-2
+    decay: float = bounded(0.99, low=0, high=1, open_high=True, kw_only=True)
+    eps: float = bounded(1e-8, low=0, open_low=True, kw_only=True)
+    momentum: float = bounded(0.0, low=0, high=1, open_high=True, kw_only=True)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The running mean of the squared gradient, and the velocity where there is momentum."""
+        return ("square", "v") if self.momentum else ("square",)
+
+    def step(self, m: Any, h: Any, w: Any, g: Any, *slots: Any) -> tuple[Any, ...]:
+        """Return the new w, square and v."""
+        square = self.decay * slots[0] + (1 - self.decay) * (g * g)
+        step = g / (m.sqrt(square) + self.eps)
+        if not self.momentum:
+            return w - h.rate * step, square
+        v = self.momentum * slots[1] + step
+        return w - h.rate * v, square, v
+
+
+@dataclass(frozen=True)
+class Adagrad(Optimizer):
+    """Duchi, Hazan, Singer 2011: the gradient over the root of the sum of its squares."""
+
+    learning_rate: Schedule | float = 1e-2
+    eps: float = bounded(1e-10, low=0, open_low=True, kw_only=True)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The sum of the squared gradients."""
+        return ("total",)
+
+    def step(self, m: Any, h: Any, w: Any, g: Any, *slots: Any) -> tuple[Any, ...]:
+        """Return the new w and total."""
+        total = slots[0] + g * g
+        return w - h.rate * g / (m.sqrt(total) + self.eps), total
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+    "adagrad": Adagrad,
+}

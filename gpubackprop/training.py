@@ -1,0 +1,308 @@
+"""Training: equation 9. Batches, epochs, stopping, history, callbacks."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy
+
+from .checks import boolean, choice, integer, real
+from .errors import DivergenceWarning, InterruptWarning, InvalidType, InvalidValue, MissingDependency
+from .history import History
+from .network import PREDICT_ROWS, Network
+from .optimizers import OPTIMIZERS, Optimizer
+from .workspace import Workspace
+
+Callback = Callable[[Network, History], Any]
+
+
+def fit(
+    net: Network,
+    X: Any,
+    y: Any,
+    *,
+    optimizer: str | Optimizer = "sgd",
+    epochs: int = 100,
+    batch_size: int = 256,
+    validation_data: tuple[Any, Any] | None = None,
+    sample_weight: Any = None,
+    shuffle: bool = True,
+    seed: int | None = 0,
+    tol: float | None = 1e-4,
+    patience: int = 10,
+    callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
+) -> History:
+    """Train a network in place until its loss converges or the epochs are over (equation 9).
+
+    All arguments are checked before the first step; a call that is refused leaves the network as it was. Training
+    ends early, with a warning, at the first epoch whose loss or parameters are not finite (the parameters of the
+    epoch before are kept) and on Ctrl-C (after a whole step).
+
+    Args:
+        net: the network; its parameters go on from what they are.
+        X: examples (N, n_0).
+        y: class labels 0..n_L-1 (N,) for several outputs, values (N,) for one, or targets (N, n_L).
+        optimizer: an object of `gpubackprop.optimizers`, or one's name for its defaults.
+        epochs: the most passes over the data.
+        batch_size: examples in a step; the last batch of an epoch may have fewer.
+        validation_data: (X, y) on which the loss is computed after each epoch, and then decides about stopping.
+        sample_weight: weights (N,) of the examples in the mean loss of their batch, or None.
+        shuffle: whether each epoch goes over the examples in a new order.
+        seed: of the order and of dropout: an integer, or None for another each time.
+        tol: least fall of the loss that counts as progress, in units of the loss; None never stops early.
+        patience: epochs without progress after which training stops.
+        callbacks: each is called after every epoch as ``callback(net, history)`` and stops training by returning True.
+        progress: True shows a bar (tqdm), False does not, None does where tqdm is installed and stderr is a terminal.
+
+    Returns:
+        The history, with the reason why training stopped.
+
+    Raises:
+        InvalidValue: a shape or a value that is not accepted.
+        InvalidType: an argument of a type that is not accepted.
+        MissingDependency: progress=True without tqdm.
+        OutOfMemory: the device cannot hold data or buffers.
+    """
+    if not isinstance(net, Network):
+        raise InvalidType(f"net must be a Network, got {type(net).__name__}")
+    epochs, patience = integer("epochs", epochs, 1), integer("patience", patience, 1)
+    batch_size, shuffle = integer("batch_size", batch_size, 1), boolean("shuffle", shuffle)
+    tol = math.nan if tol is None else real("tol", tol, 0.0)
+    seed = seed if seed is None else integer("seed", seed, 0)
+    rule, calls = _optimizer(optimizer), _callbacks(callbacks)
+    batch = net._batch(X, y, sample_weight)
+    validation = None if validation_data is None else _validation(net, validation_data)
+    run = _Run(net, *batch, rule, min(batch_size, len(batch[0])), shuffle, seed)
+    history = History(samples=len(batch[0]), backend=net.backend.description)
+    with _bar(progress, epochs) as show, _interruptible() as interrupted, net.backend.running(run.flops):
+        _epochs(run, history, epochs, validation, _Patience(tol, patience), calls, show, interrupted)
+    return history
+
+
+def _epochs(
+    run: _Run,
+    history: History,
+    epochs: int,
+    validation: tuple[Any, Any, Any] | None,
+    patience: _Patience,
+    callbacks: Sequence[Callback],
+    show: Callable[[History], None],
+    interrupted: Callable[[], bool],
+) -> None:
+    """Run epochs until something stops them, and record each; the history says what it was."""
+    for epoch in range(1, epochs + 1):
+        started = time.perf_counter()
+        loss = run.epoch(interrupted)
+        if interrupted():
+            history.stopped_because = f"interrupted from the keyboard in epoch {epoch}"
+            warnings.warn(f"{history.stopped_because}; the network is as its last step left it", InterruptWarning, 3)
+            return
+        if not run.keep_if_finite(loss):
+            history.stopped_because = (
+                f"diverged: epoch {epoch}, at the learning rate {run.learning_rate:g}, is not finite"
+            )
+            warnings.warn(
+                f"{history.stopped_because}; kept are the parameters of the epoch before", DivergenceWarning, 3
+            )
+            return
+        history.loss.append(loss)
+        if validation is not None:
+            history.validation_loss.append(run.evaluate(*validation))
+        history.learning_rate.append(run.learning_rate)
+        history.seconds.append(time.perf_counter() - started)
+        show(history)
+        stops = [callback(run.net, history) is True for callback in callbacks]
+        if any(stops):
+            history.stopped_because = f"a callback stopped it after epoch {epoch}"
+            return
+        history.stopped_because = patience.exhausted_by(history)
+        if history.stopped_because is not None:
+            return
+    history.stopped_because = f"reached the maximum of {epochs} epochs"
+
+
+class _Run:
+    """One training run: the data, the buffers, the optimizer's state, and where it is."""
+
+    def __init__(
+        self,
+        net: Network,
+        x: Any,
+        y: Any,
+        w: Any,
+        optimizer: Optimizer,
+        batch_size: int,
+        shuffle: bool,
+        seed: int | None,
+    ) -> None:
+        self.net, self.optimizer, self.batch_size = net, optimizer, batch_size
+        self.data = [x, y, w]
+        self.flops = net.flops(batch_size)
+        self.workspace = Workspace(net, batch_size, dropout=net.dropout > 0)
+        self.validation: Workspace | None = None
+        zeros = net.backend.zeros
+        self.slots = [zeros(net.theta.shape, net.dtype) for _ in optimizer.slots]
+        self.kept = net.theta.copy()
+        self.rng = numpy.random.default_rng(seed)
+        self.order = numpy.arange(len(x)) if shuffle else None
+        self.batch = [
+            None if a is None or not shuffle else zeros((batch_size, a.shape[1]), net.dtype) for a in self.data
+        ]
+        self.total, self.term = zeros((), "float64"), zeros((), "float64")
+        self.t = 0
+
+    def epoch(self, interrupted: Callable[[], bool]) -> float:
+        """Take one step per batch; return the mean loss."""
+        rows, weight = len(self.data[0]), 0.0
+        order = None
+        if self.order is not None:
+            self.rng.shuffle(self.order)
+            order = self.net.backend.asarray(self.order, "int64")
+        self.total[...] = 0.0
+        for start in range(0, rows, self.batch_size):
+            if interrupted():
+                break
+            weight = weight + self.step(order, start, min(self.batch_size, rows - start))
+        return float(self.total) / float(weight)
+
+    def step(self, order: Any, start: int, rows: int) -> Any:
+        """Take the step of one batch; return its weight in the mean loss."""
+        net, backend = self.net, self.net.backend
+        ws = self.workspace.load(*self._gathered(order, slice(start, start + rows), rows))
+        for mask, uniform in zip(ws.mask, ws.uniform, strict=True):
+            if mask is not None:
+                backend.draw_mask(self.rng, net.dropout, mask, uniform)
+        net._forward(ws)
+        net._backward(ws)
+        backend.update(self.optimizer, self.t, net.theta, net.gradient, self.slots)
+        self.t += 1
+        backend.xp.multiply(ws.value, ws.total, out=self.term)
+        backend.xp.add(self.total, self.term, out=self.total)
+        return ws.total
+
+    def _gathered(self, order: Any, part: slice, rows: int) -> list[Any]:
+        """Return the examples, targets and weights of a batch: views of the data, or gathered rows where shuffled."""
+        if order is None:
+            return [a if a is None else a[part] for a in self.data]
+        batch = [a if a is None else a[:rows] for a in self.batch]
+        for source, out in zip(self.data, batch, strict=True):
+            if source is not None:
+                self.net.backend.gather(source, order[part], out)
+        return batch
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the last step."""
+        return self.optimizer.hyper(max(self.t - 1, 0))["rate"]
+
+    def keep_if_finite(self, loss: float) -> bool:
+        """Remember the parameters if they and the loss are finite, else go back to those remembered."""
+        theta = self.net.theta
+        finite = math.isfinite(loss) and self.net.backend.is_finite(theta)
+        source, target = (theta, self.kept) if finite else (self.kept, theta)
+        target[...] = source
+        return finite
+
+    def evaluate(self, x: Any, y: Any, w: Any) -> float:
+        """Return the loss of the validation data."""
+        if self.validation is None:
+            self.validation = Workspace(self.net, min(len(x), PREDICT_ROWS), training=False)
+        return self.net._evaluate(self.validation, x, y, w)
+
+
+class _Patience:
+    """Equation 9: says when the loss has converged, that of the validation data where there is such."""
+
+    def __init__(self, tol: float, epochs: int) -> None:
+        self.tol, self.epochs = tol, epochs
+        self.best, self.waited = math.inf, 0
+
+    def exhausted_by(self, history: History) -> str | None:
+        """Return the reason to stop after the last epoch, or None."""
+        name, losses = (
+            ("validation", history.validation_loss) if history.validation_loss else ("training", history.loss)
+        )
+        self.waited = 0 if losses[-1] < self.best - self.tol or math.isnan(self.tol) else self.waited + 1
+        self.best = min(self.best, losses[-1])
+        if self.waited < self.epochs:
+            return None
+        return f"converged: the {name} loss fell by less than {self.tol:g} in each of the last {self.epochs} epochs"
+
+
+def _optimizer(optimizer: Any) -> Optimizer:
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if not isinstance(optimizer, str):
+        raise InvalidType(
+            f"optimizer must be {', '.join(map(repr, OPTIMIZERS))}, or an object such as optimizers.Adam(1e-3), "
+            f"got {optimizer!r}"
+        )
+    return OPTIMIZERS[choice("optimizer", optimizer, OPTIMIZERS)]()
+
+
+def _callbacks(callbacks: Any) -> list[Callback]:
+    if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
+        raise InvalidType(f"callbacks must be a list of functions callback(net, history), got {callbacks!r}")
+    return list(callbacks)
+
+
+def _validation(net: Network, data: Any) -> tuple[Any, Any, Any]:
+    if not isinstance(data, (list, tuple)):
+        raise InvalidType(f"validation_data must be a pair (X, y), got {type(data).__name__}")
+    if len(data) != 2:
+        raise InvalidValue(f"validation_data must be a pair (X, y), got {len(data)} items")
+    return net._batch(data[0], data[1], None, prefix="validation ")
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a flag, asked between steps; a second one interrupts at once, as usual."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag.is_set  # Python gives signals to the main thread alone
+        return
+    previous = signal.getsignal(signal.SIGINT) or signal.SIG_DFL
+
+    def set_flag(number: int, frame: Any) -> None:
+        flag.set()
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, set_flag)
+    try:
+        yield flag.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextlib.contextmanager
+def _bar(progress: bool | None, epochs: int) -> Iterator[Callable[[History], None]]:
+    """Show a progress bar over the epochs; yield what is called with the history after each."""
+    wanted = sys.stderr.isatty() if progress is None else boolean("progress", progress)
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        if progress:
+            raise MissingDependency("progress=True needs tqdm: pip install 'gpubackprop[progress]'") from error
+        wanted = False
+    if not wanted:
+        yield lambda history: None
+        return
+    with tqdm(total=epochs, unit="epoch") as bar:
+
+        def show(history: History) -> None:
+            figures = {"loss": f"{history.loss[-1]:.4g}"}
+            if history.validation_loss:
+                figures["validation"] = f"{history.validation_loss[-1]:.4g}"
+            bar.set_postfix(figures)
+            bar.update()
+
+        yield show

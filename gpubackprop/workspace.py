@@ -1,0 +1,114 @@
+"""The memory of a network: where each layer lies in the flat θ, and the buffers of one step."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+if TYPE_CHECKING:
+    from .network import Network
+
+Buffers = list[Any]
+
+_TINY = 1e-30  # keeps a batch of examples that all weigh nothing from dividing by zero
+_ALIGNMENT = 16  # elements from the start of one layer in θ to the next, a multiple: 64 bytes of float32
+
+
+class Layout:
+    """Where W_l and b_l of every layer lie in one flat vector: b_l right behind W_l, so that [W_l; b_l] is one view.
+
+    Args:
+        sizes: units of every layer, inputs first.
+    """
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        self.shapes = list(pairwise(sizes))
+        self.starts = [0]
+        for m, n in self.shapes:
+            self.starts.append(-(-(self.starts[-1] + m * n + n) // _ALIGNMENT) * _ALIGNMENT)
+
+    @property
+    def size(self) -> int:
+        """Elements of the flat vector, with what lies between the layers."""
+        return self.starts[-1]
+
+    def views(self, flat: Any) -> list[tuple[Any, Any]]:
+        """Return [(W_1, b_1), ...] as views of a flat vector."""
+        return [
+            (flat[start : start + m * n].reshape(m, n), flat[start + m * n : start + m * n + n])
+            for start, (m, n) in zip(self.starts, self.shapes, strict=False)
+        ]
+
+
+class Workspace:
+    """The buffers of a step on N examples; every step overwrites them. Lists are indexed by layer, 1..L.
+
+    Args:
+        network: whose step it is.
+        rows: N, the most examples a step may have.
+        training: False where only the forward pass and the loss are to run.
+        dropout: True where the step has masks.
+
+    Attributes:
+        z: (N, n_l); the same array as a where the derivative does not use z.
+        a: (N, n_l).
+        h: (N, n_l), what the next layer is given: a_l, or its product with the mask; h[0] is x.
+        mask: (N, n_l) of dropout, or None.
+        uniform: (N, n_l) in float64 on the host, from which a mask is drawn, or None.
+        delta: (N, n_l).
+        y: (N, n_L), the targets.
+        weight: what each row counts in the mean loss: a number, or (N, 1).
+        total: the sum of the sample weights, or N.
+        value: (), the loss, in double precision.
+    """
+
+    def __init__(self, network: Network, rows: int, *, training: bool = True, dropout: bool = False) -> None:
+        L, dtype, zeros = len(network.sizes) - 1, network.dtype, network.backend.zeros
+        shapes = [(rows, n) for n in network.sizes]
+        keeps_z = [False, *(row.needs_z or row == network.loss.canonical for row in network.activations)]
+        dropped = [dropout and 0 < l < L for l in range(L + 1)]
+        self.rows, self.dropout = rows, dropout
+        self._xp = network.backend.xp
+        self._share = 1.0 / (shapes[L][1] if network.loss.over_outputs == "mean" else 1)
+        self.a: Buffers = [None, *(zeros(shape, dtype) for shape in shapes[1:])]
+        self.z: Buffers = [zeros(shapes[l], dtype) if keeps_z[l] else self.a[l] for l in range(L + 1)]
+        self.mask: Buffers = [zeros(shapes[l], dtype) if dropped[l] else None for l in range(L + 1)]
+        self.uniform: Buffers = [numpy.empty(shapes[l]) if dropped[l] else None for l in range(L + 1)]
+        self.h: Buffers = [zeros(shapes[l], dtype) if dropped[l] else self.a[l] for l in range(L + 1)]
+        self.delta: Buffers = [zeros(shapes[l], dtype) if l and (training or l == L) else None for l in range(L + 1)]
+        self.weights = [zeros((rows, 1), dtype)]
+        self.y: Any = None
+        self.weight: Any = None
+        self.total: Any = None
+        self.value = zeros((), "complex128" if dtype == "complex128" else "float64")
+        self._parts: dict[int, Workspace] = {rows: self}
+
+    def first(self, rows: int) -> Workspace:
+        """Return the workspace of a smaller batch, in the same memory."""
+        if rows not in self._parts:
+            part = self._parts[rows] = copy.copy(self)
+            for name in ("z", "a", "h", "mask", "uniform", "delta", "weights"):
+                setattr(
+                    part,
+                    name,
+                    [buffer if buffer is None else buffer[:rows] for buffer in getattr(self, name)],
+                )
+        return self._parts[rows]
+
+    def load(self, x: Any, y: Any = None, w: Any = None) -> Workspace:
+        """Set a batch of at most N rows: examples (n, n_0), targets (n, n_L), and sample weights (n, 1) or None.
+
+        Returns:
+            The workspace of n rows that holds the batch.
+        """
+        part, xp = self.first(len(x)), self._xp
+        part.h[0], part.y = x, y
+        if w is None:
+            part.total, part.weight = len(x), self._share / len(x)
+        else:
+            part.total, part.weight = xp.sum(w), part.weights[0]
+            xp.multiply(w, self._share / xp.maximum(part.total, _TINY), out=part.weight)
+        return part
