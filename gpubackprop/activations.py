@@ -139,10 +139,7 @@ gelu = Activation(  # Hendrycks, Gimpel 2016
     "gelu", lambda m, z: 0.5 * z * (1.0 + m.erf(z / _SQRT_2)), _gelu_prime, initializer="he_uniform"
 )
 gelu_tanh = Activation(  # its approximation, section 2 there
-    "gelu_tanh",
-    lambda m, z: 0.5 * z * (1.0 + _gelu_tanh_inner(m, z)),
-    _gelu_tanh_prime,
-    initializer="he_uniform",
+    "gelu_tanh", lambda m, z: 0.5 * z * (1.0 + _gelu_tanh_inner(m, z)), _gelu_tanh_prime, initializer="he_uniform"
 )
 silu = Activation("silu", lambda m, z: z * _logistic(m, z), _silu_prime, initializer="he_uniform")
 mish = Activation(  # Misra 2020

@@ -80,10 +80,7 @@ def _huber(m: Any, y: Any, a: Any, delta: float) -> Any:
 mse = Loss("mse", lambda m, y, a: (y - a) * (y - a), lambda m, y, a: -2.0 * (y - a))
 squared_error = Loss("squared_error", lambda m, y, a: 0.5 * (y - a) * (y - a), lambda m, y, a: a - y)  # half of mse
 mae = Loss(
-    "mae",
-    lambda m, y, a: m.abs(a - y),
-    lambda m, y, a: m.where(a > y, 1.0, m.where(a < y, -1.0, 0.0)),
-    analytic=False,
+    "mae", lambda m, y, a: m.abs(a - y), lambda m, y, a: m.where(a > y, 1.0, m.where(a < y, -1.0, 0.0)), analytic=False
 )
 huber = Loss(  # Huber 1964; delta is where the parabola becomes a line, in the targets' units
     "huber",
@@ -102,10 +99,7 @@ quantile = Loss(  # Koenker, Bassett 1978: the pinball loss, whose minimum is th
     limits={"q": (0.0, 1.0)},
 )
 poisson = Loss(  # negative log-likelihood of the count y at the rate a, less log y!
-    "poisson",
-    lambda m, y, a: a - y * _log(m, a),
-    lambda m, y, a: 1.0 - _over(m, y, a),
-    targets="nonnegative",
+    "poisson", lambda m, y, a: a - y * _log(m, a), lambda m, y, a: 1.0 - _over(m, y, a), targets="nonnegative"
 )
 binary_cross_entropy = Loss(
     "binary_cross_entropy",

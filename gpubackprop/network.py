@@ -15,25 +15,23 @@ equations 1 and 5, and the mask enters equation 4; without it h_l is a_l.
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy
 
 from . import inputs, storage
-from .activations import ACTIVATIONS, Activation
+from .activations import Activation
+from .architecture import Architecture
 from .backends import resolve
-from .checks import choice, integer, real
-from .errors import InvalidType, InvalidValue
+from .checks import choice, integer
 from .formula import Row
-from .initializers import INITIALIZERS, Initializer
-from .losses import LOSSES, Loss
+from .initializers import Initializer
+from .losses import Loss
 from .workspace import Layout, Workspace
 
-DTYPES = ("float32", "float64")
 PREDICT_ROWS = 1024  # rows at a time in `Network.predict`: enough to fill the products, little memory
 
 
@@ -81,42 +79,49 @@ class Network:
         precision: str = "float32",
         seed: int | None = 0,
     ) -> None:
-        self._configure(sizes, activation, output_activation, loss, l2, dropout, dtype, precision, resolve(backend))
-        self._set_parameters(_drawn(self.sizes, self.activations, initializer, seed))
-
-    def _configure(
-        self,
-        sizes: Any,
-        activation: Any,
-        output_activation: Any,
-        loss: Any,
-        l2: Any,
-        dropout: Any,
-        dtype: Any,
-        precision: Any,
-        backend: Any,
-    ) -> None:
-        """Check and keep the arguments of a network, and put it on a backend with all parameters zero."""
-        self.sizes = _sizes(sizes)
-        self.activations: tuple[Activation, ...] = (
-            *_hidden_activations(activation, len(self.sizes) - 2),
-            _row("output_activation", output_activation, ACTIVATIONS, Activation),
+        architecture = Architecture.checked(
+            sizes=sizes,
+            activation=activation,
+            output_activation=output_activation,
+            loss=loss,
+            l2=l2,
+            dropout=dropout,
+            dtype=dtype,
         )
-        self.loss: Loss = _row("loss", loss, LOSSES, Loss)
-        self.l2 = real("l2", l2, 0.0)
-        self.dropout = real("dropout", dropout, 0.0, 1.0, open_high=True)
+        initial = architecture.initial_parameters(initializer, seed)
+        self._build(architecture, resolve(backend), precision)
+        self._set_parameters(initial)
+
+    def _build(self, architecture: Architecture, backend: Any, precision: str) -> None:
+        """Make a network of an architecture on a backend, with all parameters zero."""
+        self.architecture, self.backend = architecture, backend
         self.precision = choice("precision", precision, backend.precisions)
         self.metadata: dict[str, str] = {}
-        self._place(backend, choice("dtype", dtype, DTYPES))
-
-    def _place(self, backend: Any, dtype: str) -> None:
-        """Put the network, with parameters zero, on a backend."""
-        self.backend, self.dtype = backend, dtype
-        self.layout = Layout(self.sizes)
-        self.theta = backend.zeros(self.layout.size, dtype)
+        self.layout = Layout(architecture.shapes)
+        self.theta = backend.zeros(self.layout.size, architecture.dtype)
         self.parameters = self.layout.views(self.theta)
         self._gradient: Any = None
         self._kept: Workspace | None = None
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Units of every layer, (n_0, ..., n_L)."""
+        return self.architecture.sizes
+
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """The activations of the layers, (σ_1, ..., σ_L)."""
+        return self.architecture.activations
+
+    @property
+    def loss(self) -> Loss:
+        """The loss."""
+        return self.architecture.loss
+
+    @property
+    def dtype(self) -> str:
+        """Type of parameters and arithmetic."""
+        return self.architecture.dtype
 
     @property
     def gradient(self) -> Any:
@@ -148,9 +153,9 @@ class Network:
         self.backend.output_delta(
             self.loss, self.activations[-1], ws.y, ws.z[-1], ws.a[-1], ws.weight, ws.delta[-1], ws.value
         )
-        if self.l2:
+        if self.architecture.l2:
             for W, _ in self.parameters:
-                self.backend.penalty(self.l2, W, ws.value)
+                self.backend.penalty(self.architecture.l2, W, ws.value)
 
     def _backward(self, ws: Workspace) -> None:
         """Equations 3 to 6 after `_forward`: the loss into ws.value and ∂L/∂θ into self.gradient."""
@@ -160,8 +165,8 @@ class Network:
             (W, _), (dW, db) = self.parameters[l - 1], gradients[l - 1]
             backend.weight_gradient(ws.h[l - 1], delta[l], dW)  # ∂L/∂W_l = a_{l-1}ᵀ δ_l   (5)
             backend.bias_gradient(delta[l], db)  # ∂L/∂b_l = Σ_rows δ_l   (6)
-            if self.l2:
-                backend.penalty_gradient(self.l2, W, dW)
+            if self.architecture.l2:
+                backend.penalty_gradient(self.architecture.l2, W, dW)
             if l > 1:  # δ_{l-1} = (δ_l W_lᵀ) ⊙ σ'_{l-1}(z_{l-1})   (4)
                 sigma = self.activations[l - 2]
                 backend.delta(sigma, delta[l], W, ws.mask[l - 1], ws.z[l - 1], ws.a[l - 1], delta[l - 1])
@@ -289,7 +294,7 @@ class Network:
         rng = numpy.random.default_rng(seed if seed is None else integer("seed", seed, 0))
         masks = [numpy.zeros((integer("rows", rows, 1), n), self.dtype) for n in self.sizes[1:-1]]
         for mask in masks:
-            resolve("numpy").draw_mask(rng, self.dropout, mask, numpy.empty(mask.shape))
+            resolve("numpy").draw_mask(rng, self.architecture.dropout, mask, numpy.empty(mask.shape))
         return masks
 
     def to(self, backend: str) -> Network:
@@ -320,17 +325,7 @@ class Network:
             OSError: the file cannot be written.
             InvalidType: metadata that is not strings by name.
         """
-        arguments = {
-            "sizes": self.sizes,
-            "activation": self.activations[:-1],
-            "output_activation": self.activations[-1],
-            "loss": self.loss,
-            "l2": self.l2,
-            "dropout": self.dropout,
-            "dtype": self.dtype,
-            "precision": self.precision,
-        }
-        storage.write(path, arguments, self.metadata, self._host_parameters())
+        storage.write(path, self.architecture, self.metadata, self._host_parameters())
 
     @property
     def n_parameters(self) -> int:
@@ -360,10 +355,10 @@ class Network:
 
     def _copy(self, backend: Any, dtype: str) -> Network:
         """Return the network with its parameters on a backend and of a type."""
-        twin = copy.copy(self)
-        twin.metadata = dict(self.metadata)
-        twin._place(backend, dtype)
+        twin = Network.__new__(Network)
+        twin._build(dataclasses.replace(self.architecture, dtype=dtype), backend, self.precision)
         twin._set_parameters(self._host_parameters())
+        twin.metadata = dict(self.metadata)
         return twin
 
     def _host_parameters(self) -> list[tuple[numpy.ndarray, numpy.ndarray]]:
@@ -384,53 +379,6 @@ class Network:
         return x, t, w
 
 
-def _sizes(sizes: Any) -> tuple[int, ...]:
-    """Return the sizes of the layers, checked."""
-    if isinstance(sizes, (str, bytes)) or not hasattr(sizes, "__iter__"):
-        raise InvalidType(f"sizes must be a sequence of integers such as [784, 256, 10], got {sizes!r}")
-    checked = tuple(integer(f"sizes[{l}]", n, 1) for l, n in enumerate(sizes))
-    if len(checked) < 2:
-        raise InvalidValue(f"sizes must name at least the inputs and the outputs, got {list(checked)}")
-    return checked
-
-
-def _row(name: str, value: Any, table: dict[str, Any], kind: type[Any]) -> Any:
-    """Return a row given by name or as it is."""
-    if isinstance(value, kind):
-        return value
-    if not isinstance(value, str):
-        raise InvalidType(
-            f"{name} must be {', '.join(map(repr, table))}, or an object of type {kind.__name__}, got {value!r}"
-        )
-    return table[choice(name, value, table)]
-
-
-def _hidden_activations(activation: Any, count: int) -> tuple[Activation, ...]:
-    """Return one activation per hidden layer."""
-    if isinstance(activation, (list, tuple)):
-        if len(activation) != count:
-            raise InvalidValue(
-                f"activation must be one name or row, or a list of {count}, one per hidden layer, got {len(activation)}"
-            )
-        rows = tuple(_row(f"activation[{l}]", a, ACTIVATIONS, Activation) for l, a in enumerate(activation))
-    else:
-        rows = (_row("activation", activation, ACTIVATIONS, Activation),) * count
-    for row in rows:
-        if row.rowwise:
-            raise InvalidValue(f"activation {row.name!r} is for the last layer alone: give it as output_activation")
-    return rows
-
-
-def _drawn(
-    sizes: tuple[int, ...], activations: Sequence[Activation], initializer: Any, seed: Any
-) -> Iterator[tuple[numpy.ndarray, numpy.ndarray]]:
-    """Return the initial (W_1, b_1), ... in float64, drawn layer by layer from one generator."""
-    rng = numpy.random.default_rng(seed if seed is None else integer("seed", seed, 0))
-    names = [row.initializer if initializer == "auto" else initializer for row in activations]
-    rows = [_row("initializer", name, INITIALIZERS, Initializer) for name in names]
-    return ((row.draw(rng, m, n), numpy.zeros(n)) for row, (m, n) in zip(rows, pairwise(sizes), strict=True))
-
-
 def load(path: str | os.PathLike[str], *, backend: str | None = None, rows: Sequence[Row] = ()) -> Network:
     """Read a network from a file that `Network.save` wrote.
 
@@ -449,7 +397,7 @@ def load(path: str | os.PathLike[str], *, backend: str | None = None, rows: Sequ
     """
     with storage.reading(path, rows) as stored:
         network = Network.__new__(Network)
-        network._configure(**stored.arguments, backend=resolve(backend))
-        network._set_parameters(stored.parameters(l) for l in range(1, len(network.sizes)))
+        network._build(stored.architecture, resolve(backend), "float32")
+        network._set_parameters(stored.layer(l) for l in range(1, len(network.sizes)))
     network.metadata = stored.metadata
     return network

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import dataclasses
+import functools
 import json
+import math
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +18,7 @@ import safetensors
 import safetensors.numpy
 
 from .activations import ACTIVATIONS, Activation
+from .architecture import Architecture
 from .errors import InvalidType, InvalidValue, ModelFileError
 from .formula import Row
 from .losses import LOSSES, Loss
@@ -28,14 +31,14 @@ class Stored(NamedTuple):
     """What a file holds of a network.
 
     Attributes:
-        arguments: the constructor's, by name.
+        architecture: what the network is.
         metadata: the user's strings.
-        parameters: returns (W_l, b_l) for l = 1, 2, ...; it reads one layer at a time.
+        layer: ``layer(l)`` reads and returns (W_l, b_l), for l = 1, 2, ...
     """
 
-    arguments: dict[str, Any]
+    architecture: Architecture
     metadata: dict[str, str]
-    parameters: Callable[[int], tuple[numpy.ndarray, numpy.ndarray]]
+    layer: Callable[[int], tuple[numpy.ndarray, numpy.ndarray]]
 
 
 @contextlib.contextmanager
@@ -75,12 +78,12 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write(path: str | os.PathLike[str], arguments: dict[str, Any], metadata: Any, parameters: Sequence[Any]) -> None:
+def write(path: str | os.PathLike[str], architecture: Architecture, metadata: Any, parameters: Sequence[Any]) -> None:
     """Write a network.
 
     Args:
         path: of the file.
-        arguments: the constructor's; rows are written by name, with their parameters.
+        architecture: what the network is; rows are written by name, with their parameters.
         metadata: strings by name.
         parameters: [(W_1, b_1), ...] of NumPy.
 
@@ -90,7 +93,8 @@ def write(path: str | os.PathLike[str], arguments: dict[str, Any], metadata: Any
     """
     if not isinstance(metadata, dict) or not all(isinstance(x, str) for pair in metadata.items() for x in pair):
         raise InvalidType(f"metadata must be a dict of strings by name, got {metadata!r}")
-    header = json.dumps({"format": FORMAT, "network": arguments, "metadata": metadata}, default=_row_as_dict)
+    network = {field.name: getattr(architecture, field.name) for field in dataclasses.fields(architecture)}
+    header = json.dumps({"format": FORMAT, "network": network, "metadata": metadata}, default=_row_as_dict)
     tensors = {f"{letter}_{l}": x for l, pair in enumerate(parameters, 1) for letter, x in zip("Wb", pair, strict=True)}
     content = safetensors.numpy.save(tensors, {_KEY: header})
     with replacing(path) as file:
@@ -121,21 +125,10 @@ def reading(path: str | os.PathLike[str], rows: Sequence[Row] = ()) -> Iterator[
         with safetensors.safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {})[_KEY])
             _check_format(header["format"])
-            arguments = _arguments(header["network"], rows)
-            _check_tensors(file, arguments["sizes"], arguments["dtype"])
-            yield Stored(
-                arguments,
-                _strings(header["metadata"]),
-                lambda l: (_tensor(file, "W", l), _tensor(file, "b", l)),
-            )
-    except (
-        safetensors.SafetensorError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+            architecture = _architecture(header["network"], rows)
+            _check_tensors(file, architecture)
+            yield Stored(architecture, _strings(header["metadata"]), functools.partial(_layer, file))
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelFileError(
             f"{os.fspath(path)} is not a model that this version of gpubackprop reads "
             f"({type(error).__name__}: {error}); accepted are files written by Network.save"
@@ -147,15 +140,14 @@ def _check_format(number: Any) -> None:
         raise ValueError(f"its format is {number!r}, this version reads {FORMAT}")
 
 
-def _arguments(network: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the constructor's arguments, with rows for their names."""
+def _architecture(network: dict[str, Any], rows: Sequence[Row]) -> Architecture:
+    """Return the architecture that a header describes, checked as if a user had given it."""
     arguments = dict(network)
     activations = {**ACTIVATIONS, **{row.name: row for row in rows if isinstance(row, Activation)}}
     losses = {**LOSSES, **{row.name: row for row in rows if isinstance(row, Loss)}}
-    arguments["activation"] = [_row(stored, activations) for stored in arguments["activation"]]
-    arguments["output_activation"] = _row(arguments["output_activation"], activations)
-    arguments["loss"] = _row(arguments["loss"], losses)
-    return arguments
+    *hidden, output = (_row(stored, activations) for stored in arguments.pop("activations"))
+    loss = _row(arguments.pop("loss"), losses)
+    return Architecture.checked(activation=hidden, output_activation=output, loss=loss, **arguments)
 
 
 def _row(stored: dict[str, Any], table: dict[str, Any]) -> Any:
@@ -170,21 +162,23 @@ def _strings(metadata: Any) -> dict[str, str]:
     return metadata
 
 
-def _check_tensors(file: Any, sizes: Sequence[int], dtype: str) -> None:
+def _check_tensors(file: Any, architecture: Architecture) -> None:
     """Compare the shapes and types that the header promises, which the library has held against the file's length."""
     expected: dict[str, list[int]] = {}
-    for l, (m, n) in enumerate(itertools.pairwise(sizes), 1):
+    for l, (m, n) in enumerate(architecture.shapes, 1):
         expected |= {f"W_{l}": [m, n], f"b_{l}": [n]}
     if set(file.keys()) != set(expected):
-        raise ValueError(f"its tensors do not fit the sizes {sizes}")
+        raise ValueError(f"its tensors do not fit the sizes {architecture.sizes}")
+    kind = {"float32": "F32", "float64": "F64"}[architecture.dtype]
     for name, shape in expected.items():
         tensor = file.get_slice(name)
-        if list(tensor.get_shape()) != shape or tensor.get_dtype() != {"float32": "F32", "float64": "F64"}[dtype]:
-            raise ValueError(f"{name} is {tensor.get_shape()} of {tensor.get_dtype()}, not {shape} of {dtype}")
+        if list(tensor.get_shape()) != shape or tensor.get_dtype() != kind:
+            raise ValueError(f"{name} is {tensor.get_shape()} of {tensor.get_dtype()}, not {shape} of {kind}")
 
 
-def _tensor(file: Any, letter: str, l: int) -> numpy.ndarray:
-    tensor = file.get_tensor(f"{letter}_{l}")
-    if not numpy.isfinite(tensor.min() + tensor.max()):
-        raise ValueError(f"{letter}_{l} holds NaN or infinity")
-    return tensor
+def _layer(file: Any, l: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+    W, b = (file.get_tensor(f"{letter}_{l}") for letter in "Wb")
+    for name, tensor in (("W", W), ("b", b)):
+        if not (math.isfinite(tensor.min()) and math.isfinite(tensor.max())):
+            raise ValueError(f"{name}_{l} holds NaN or infinity")
+    return W, b

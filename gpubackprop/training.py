@@ -147,7 +147,7 @@ class _Run:
         self.net, self.optimizer, self.batch_size = net, optimizer, batch_size
         self.data = [x, y, w]
         self.flops = net.flops(batch_size)
-        self.workspace = Workspace(net, batch_size, dropout=net.dropout > 0)
+        self.workspace = Workspace(net, batch_size, dropout=net.architecture.dropout > 0)
         self.validation: Workspace | None = None
         zeros = net.backend.zeros
         self.slots = [zeros(net.theta.shape, net.dtype) for _ in optimizer.slots]
@@ -180,7 +180,7 @@ class _Run:
         ws = self.workspace.load(*self._gathered(order, slice(start, start + rows), rows))
         for mask, uniform in zip(ws.mask, ws.uniform, strict=True):
             if mask is not None:
-                backend.draw_mask(self.rng, net.dropout, mask, uniform)
+                backend.draw_mask(self.rng, net.architecture.dropout, mask, uniform)
         net._forward(ws)
         net._backward(ws)
         backend.update(self.optimizer, self.t, net.theta, net.gradient, self.slots)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -21,11 +20,11 @@ class Layout:
     """Where W_l and b_l of every layer lie in one flat vector: b_l right behind W_l, so that [W_l; b_l] is one view.
 
     Args:
-        sizes: units of every layer, inputs first.
+        shapes: (n_{l-1}, n_l) of every W_l.
     """
 
-    def __init__(self, sizes: tuple[int, ...]) -> None:
-        self.shapes = list(pairwise(sizes))
+    def __init__(self, shapes: list[tuple[int, int]]) -> None:
+        self.shapes = shapes
         self.starts = [0]
         for m, n in self.shapes:
             self.starts.append(-(-(self.starts[-1] + m * n + n) // _ALIGNMENT) * _ALIGNMENT)
@@ -91,11 +90,7 @@ class Workspace:
         if rows not in self._parts:
             part = self._parts[rows] = copy.copy(self)
             for name in ("z", "a", "h", "mask", "uniform", "delta", "weights"):
-                setattr(
-                    part,
-                    name,
-                    [buffer if buffer is None else buffer[:rows] for buffer in getattr(self, name)],
-                )
+                setattr(part, name, [buffer if buffer is None else buffer[:rows] for buffer in getattr(self, name)])
         return self._parts[rows]
 
     def load(self, x: Any, y: Any = None, w: Any = None) -> Workspace:
