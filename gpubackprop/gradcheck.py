@@ -133,7 +133,7 @@ def _derivatives(net: Network, batch: tuple[Any, Any, Any, Any], method: str, ch
     arrays = twin._batch(X, y, sample_weight)
     given = None if masks is None else inputs.masks(masks, len(arrays[0]), net.sizes[1:-1], numpy_backend, "float64")
     twin = twin._copy(numpy_backend, dtype)
-    ws = Workspace(twin, len(arrays[0]), training=False, dropout=masks is not None)
+    ws = Workspace(twin.architecture, twin.backend, len(arrays[0]), training=False, dropout=masks is not None)
     ws.load(*(None if a is None else a.astype(dtype) for a in arrays))
     if given is not None:
         ws.mask[1:-1] = given

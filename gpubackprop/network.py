@@ -209,7 +209,7 @@ class Network:
 
     def _outputs(self, x: Any, rows: int) -> Any:
         """Return a_L of examples on the backend, so many rows at a time."""
-        ws = Workspace(self, rows, training=False)
+        ws = Workspace(self.architecture, self.backend, rows, training=False)
         with self.backend.running(self.flops(rows)):
             result = self.backend.zeros((len(x), self.sizes[-1]), self.dtype)
             for start in range(0, len(x), rows):
@@ -234,7 +234,9 @@ class Network:
             InvalidType: something that does not hold numbers.
         """
         x, t, w = self._batch(X, y, sample_weight)
-        return self._evaluate(Workspace(self, min(len(x), PREDICT_ROWS), training=False), x, t, w)
+        return self._evaluate(
+            Workspace(self.architecture, self.backend, min(len(x), PREDICT_ROWS), training=False), x, t, w
+        )
 
     def _evaluate(self, ws: Workspace, x: Any, t: Any, w: Any) -> float:
         """Return the mean loss of checked examples, as many rows at a time as the workspace holds."""
@@ -368,7 +370,7 @@ class Network:
     def _workspace(self, rows: int, *, dropout: bool) -> Workspace:
         """Return buffers for a training step on so many rows, those of the last call if they suffice."""
         if self._kept is None or self._kept.rows < rows or self._kept.dropout != dropout:
-            self._kept = Workspace(self, rows, dropout=dropout)
+            self._kept = Workspace(self.architecture, self.backend, rows, dropout=dropout)
         return self._kept.first(rows)
 
     def _batch(self, X: Any, y: Any, sample_weight: Any, prefix: str = "") -> tuple[Any, Any, Any]:

@@ -147,7 +147,7 @@ class _Run:
         self.net, self.optimizer, self.batch_size = net, optimizer, batch_size
         self.data = [x, y, w]
         self.flops = net.flops(batch_size)
-        self.workspace = Workspace(net, batch_size, dropout=net.architecture.dropout > 0)
+        self.workspace = Workspace(net.architecture, net.backend, batch_size, dropout=net.architecture.dropout > 0)
         self.validation: Workspace | None = None
         zeros = net.backend.zeros
         self.slots = [zeros(net.theta.shape, net.dtype) for _ in optimizer.slots]
@@ -215,7 +215,9 @@ class _Run:
     def evaluate(self, x: Any, y: Any, w: Any) -> float:
         """Return the loss of the validation data."""
         if self.validation is None:
-            self.validation = Workspace(self.net, min(len(x), PREDICT_ROWS), training=False)
+            self.validation = Workspace(
+                self.net.architecture, self.net.backend, min(len(x), PREDICT_ROWS), training=False
+            )
         return self.net._evaluate(self.validation, x, y, w)
 
 

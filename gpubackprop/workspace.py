@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 if TYPE_CHECKING:
-    from .network import Network
+    from .architecture import Architecture
 
 Buffers = list[Any]
 
@@ -46,7 +46,8 @@ class Workspace:
     """The buffers of a step on N examples; every step overwrites them. Lists are indexed by layer, 1..L.
 
     Args:
-        network: whose step it is.
+        architecture: of the network whose step it is.
+        backend: where the buffers are.
         rows: N, the most examples a step may have.
         training: False where only the forward pass and the loss are to run.
         dropout: True where the step has masks.
@@ -64,14 +65,16 @@ class Workspace:
         value: (), the loss, in double precision.
     """
 
-    def __init__(self, network: Network, rows: int, *, training: bool = True, dropout: bool = False) -> None:
-        L, dtype, zeros = len(network.sizes) - 1, network.dtype, network.backend.zeros
-        shapes = [(rows, n) for n in network.sizes]
-        keeps_z = [False, *(row.needs_z or row == network.loss.canonical for row in network.activations)]
+    def __init__(
+        self, architecture: Architecture, backend: Any, rows: int, *, training: bool = True, dropout: bool = False
+    ) -> None:
+        L, dtype, zeros = len(architecture.shapes), architecture.dtype, backend.zeros
+        shapes = [(rows, n) for n in architecture.sizes]
+        keeps_z = [False, *(row.needs_z or row == architecture.loss.canonical for row in architecture.activations)]
         dropped = [dropout and 0 < l < L for l in range(L + 1)]
         self.rows, self.dropout = rows, dropout
-        self._xp = network.backend.xp
-        self._share = 1.0 / (shapes[L][1] if network.loss.over_outputs == "mean" else 1)
+        self._xp = backend.xp
+        self._share = 1.0 / (shapes[L][1] if architecture.loss.over_outputs == "mean" else 1)
         self.a: Buffers = [None, *(zeros(shape, dtype) for shape in shapes[1:])]
         self.z: Buffers = [zeros(shapes[l], dtype) if keeps_z[l] else self.a[l] for l in range(L + 1)]
         self.mask: Buffers = [zeros(shapes[l], dtype) if dropped[l] else None for l in range(L + 1)]

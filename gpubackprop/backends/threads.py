@@ -37,5 +37,5 @@ def blas_description() -> str:
     controller = _controller()
     if controller is None:
         return str(numpy.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"])
-    libraries = controller.info()
+    libraries = [library for library in controller.info() if "numpy" in library["filepath"]] or controller.info()
     return ", ".join(f"{x['internal_api']} {x['version']} with {x['num_threads']} threads" for x in libraries)
