@@ -1,7 +1,8 @@
 """Activation functions a = σ(z) and their derivatives σ'(z). To add one, add a row.
 
 A row states σ and σ' once, in the vocabulary of `gpubackprop.formula`, and both backends take it from there. σ' may
-use z and the stored a = σ(z); where it uses a alone, z need not be kept. At a kink the slope is that of the left.
+use z and the stored a = σ(z); where it uses a alone, z need not be kept. At a kink the slope is that of the left, and
+that of hard_sigmoid is 0 at both its ends, as in PyTorch.
 """
 
 from __future__ import annotations

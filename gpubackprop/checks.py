@@ -39,7 +39,10 @@ def real(
     interval = f"{left}{low:g}, {high:g}{right}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InvalidType(f"{name} must be a number in {interval}, got {_show(value)}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond the range of floats
+        number = math.inf if operator.gt(value, 0) else -math.inf
     inside = low <= number <= high and not (open_low and number == low) and not (open_high and number == high)
     if not (math.isfinite(number) and inside):
         raise InvalidValue(f"{name} must be a finite number in {interval}, got {number!r}")
@@ -49,6 +52,8 @@ def real(
 def choice(name: str, value: Any, accepted: Iterable[str]) -> str:
     """Return `value` if it is one of the accepted names."""
     names = list(accepted)
+    if not names:
+        raise InvalidValue(f"{name}: there is none to choose from, got {value!r}")
     if not isinstance(value, str):
         raise InvalidType(f"{name} must be one of {', '.join(map(repr, names))}, got {_show(value)}")
     if value not in names:

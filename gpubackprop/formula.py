@@ -73,6 +73,14 @@ class Symbol:
     def __ge__(self, other: Any) -> Symbol:
         return Symbol(">=", self, other)
 
+    def __eq__(self, other: object) -> bool:
+        return bool(self)
+
+    def __ne__(self, other: object) -> bool:
+        return bool(self)
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __bool__(self) -> bool:
         raise TypeError("a formula cannot branch on a value in Python: use m.where(condition, then, otherwise)")
 
@@ -182,6 +190,8 @@ def _linear(results: tuple[Any, ...]) -> Trace:
             seen[id(node)] = position
         return position
 
+    if any(map(_is_comparison, results)):
+        raise TypeError(_CONDITION)
     outputs = tuple(number(result) for result in results)
     return Trace(tuple(numbers), outputs)
 
@@ -208,9 +218,17 @@ def _check(node: Symbol) -> None:
     count = ARITY.get(node.operation, 1)
     if len(node.operands) != count:
         raise TypeError(f"m.{node.operation} takes {count} operands, got {len(node.operands)}")
-    condition = node.operands[0]
-    if node.operation == "where" and not (isinstance(condition, Symbol) and condition.operation in COMPARISONS):
+    if node.operation == "where" and not _is_comparison(node.operands[0]):
         raise TypeError("m.where takes a comparison as its first operand")
+    if any(map(_is_comparison, node.operands[node.operation == "where" :])):
+        raise TypeError(_CONDITION)
+
+
+_CONDITION = "a comparison may only be the first operand of m.where"  # NumPy and C++ add truth values differently
+
+
+def _is_comparison(value: Any) -> bool:
+    return isinstance(value, Symbol) and value.operation in COMPARISONS
 
 
 def _finite(value: Any) -> float:
@@ -244,7 +262,9 @@ def cuda_function(name: str, source: Trace, arguments: Sequence[str], overwrites
             terms.append(f"v{position}")
     results = [terms[k] for k in source.outputs]
     if overwrites:
-        text += [f"    {target} = {result};\n" for target, result in zip(overwrites, results, strict=True)]
+        # Read all before writing any: an output may be the old value of an argument that another output overwrites.
+        text += [f"    const T r{k} = {result};\n" for k, result in enumerate(results)]
+        text += [f"    {target} = r{k};\n" for k, target in enumerate(overwrites)]
     else:
         text.append(f"    return {results[0]};\n")
     heads = ", ".join(f"T{'&' if argument in overwrites else ''} {argument}" for argument in arguments)

@@ -90,6 +90,8 @@ def check_gradients(
         InvalidValue: a shape or a value that is not accepted.
         InvalidType: something that does not hold numbers.
     """
+    if not isinstance(net, Network):
+        raise InvalidType(f"net must be a Network, got {type(net).__name__}")
     way = _method(net, method)
     bound = real("bound", _BOUNDS[net.dtype, way] if bound is None else bound, 0.0)
     samples, seed = integer("samples", samples, 1), integer("seed", seed, 0)
@@ -110,7 +112,10 @@ def _method(net: Network, method: str) -> str:
 
 def _flat(net: Network, gradients: Any) -> numpy.ndarray:
     """Return [(∂L/∂W_1, ∂L/∂b_1), ...] as one vector of NumPy in float64, without what lies between the layers."""
-    parts = [net.backend.to_numpy(part) for pair in gradients for part in pair]
+    try:
+        parts = [net.backend.to_numpy(part) for pair in gradients for part in pair]
+    except TypeError as error:
+        raise InvalidType(f"gradients must be pairs of arrays (∂L/∂W_l, ∂L/∂b_l), got {gradients!r:.60}") from error
     shapes = [tuple(part.shape) for part in parts]
     expected = [tuple(part.shape) for pair in net.parameters for part in pair]
     if shapes != expected:

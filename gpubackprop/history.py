@@ -58,10 +58,11 @@ class History:
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         axes = figure.add_subplot(xlabel="epoch", ylabel="loss")
         epochs = range(1, len(self.loss) + 1)
-        axes.plot(epochs, self.loss, label="training", marker="." if len(self.loss) < 30 else "")
+        marker = "." if len(self.loss) < 30 else ""
+        axes.plot(epochs, self.loss, label="training", marker=marker)
         if self.validation_loss:
-            axes.plot(epochs, self.validation_loss, label="validation", linestyle="--")
-        if self.loss and min(self.loss) > 0:
+            axes.plot(epochs, self.validation_loss, label="validation", linestyle="--", marker=marker)
+        if min([*self.loss, *self.validation_loss], default=0.0) > 0:
             axes.set_yscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3, which="both")

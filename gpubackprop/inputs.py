@@ -28,7 +28,7 @@ def examples(X: Any, columns: int, backend: NumpyBackend, dtype: str, name: str 
 
     Raises:
         InvalidType: not numbers, or a sparse matrix.
-        InvalidValue: another shape, no rows, NaN or infinity.
+        InvalidValue: another shape, no rows, NaN, infinity or masked values.
     """
     x = _array(X, name)
     if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] != columns:
@@ -61,11 +61,12 @@ def targets(y: Any, rows: int, outputs: int, loss: Loss, backend: NumpyBackend, 
     if t.shape not in {(rows, outputs), (rows, outputs)[: 1 if outputs == 1 else 2]}:
         raise InvalidValue(f"{name} must have the shape {accepted}, got {t.shape}")
     t = _converted(t.reshape(rows, outputs), backend, dtype, name)
-    return _accepted_by(loss, t, name)
+    with backend.running(0.0):
+        return _accepted_by(loss, t, name)
 
 
 def weights(sample_weight: Any, rows: int, backend: NumpyBackend, dtype: str) -> Any:
-    """Return sample weights as a column (rows, 1) of the backend.
+    """Return sample weights as a column (rows, 1) of the backend, scaled so that the largest is 1.
 
     Raises:
         InvalidType: not numbers.
@@ -75,12 +76,14 @@ def weights(sample_weight: Any, rows: int, backend: NumpyBackend, dtype: str) ->
     if w.shape != (rows,):
         raise InvalidValue(f"sample_weight must have the shape ({rows},), one weight an example, got {w.shape}")
     w = _converted(w.reshape(rows, 1), backend, dtype, "sample_weight")
-    if float(w.min()) < 0 or float(w.max()) <= 0:
-        raise InvalidValue(
-            f"sample_weight must be non-negative with at least one positive weight, got weights from "
-            f"{float(w.min()):g} to {float(w.max()):g}"
-        )
-    return w
+    with backend.running(0.0):
+        low, high = float(w.min()), float(w.max())
+        if low < 0 or high <= 0:
+            raise InvalidValue(
+                "sample_weight must be non-negative with at least one positive weight, got weights from "
+                f"{low:g} to {high:g}"
+            )
+        return w / high  # a mean does not change with the scale of its weights, and no sum overflows
 
 
 def masks(given: Any, rows: int, hidden: tuple[int, ...], backend: NumpyBackend, dtype: str) -> list[Any]:
@@ -122,16 +125,26 @@ def _array(x: Any, name: str) -> Any:
     """Return x as an array of NumPy, or of CuPy if it lies on a device, of real numbers."""
     if hasattr(x, "toarray"):
         raise InvalidType(f"{name} is a sparse {type(x).__name__}; accepted are dense arrays: pass {name}.toarray()")
-    if hasattr(x, "__cuda_array_interface__"):
-        array = sys.modules["cupy"].asarray(x) if "cupy" in sys.modules else x
-    else:
-        array = _host_array(x, name)
+    array = _device_array(x, name) if hasattr(x, "__cuda_array_interface__") else _host_array(x, name)
     if array.dtype.kind not in _KINDS:
         raise InvalidType(f"{name} must hold real numbers, got an array of type {array.dtype}")
     return array
 
 
+def _device_array(x: Any, name: str) -> Any:
+    if "cupy" not in sys.modules:
+        raise InvalidType(
+            f"{name} is a {type(x).__name__} in the memory of a GPU, and CuPy is not loaded to read it: pass a NumPy "
+            "array"
+        )
+    return sys.modules["cupy"].asarray(x)
+
+
 def _host_array(x: Any, name: str) -> numpy.ndarray:
+    if isinstance(x, numpy.ma.MaskedArray) and numpy.ma.is_masked(x):
+        raise InvalidValue(
+            f"{name} is a masked array with missing values: drop those rows, or pass {name}.filled(value)"
+        )
     try:
         if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
             return numpy.from_dlpack(x)
@@ -145,7 +158,8 @@ def _converted(x: Any, backend: NumpyBackend, dtype: str, name: str) -> Any:
     with backend.running(0.0):  # a float64 too large for float32 becomes infinite, and is reported as such
         converted = backend.asarray(x, dtype)
     if not backend.is_finite(converted):
-        count = int((~backend.xp.isfinite(converted)).sum())
+        with backend.running(0.0):
+            count = int((~backend.xp.isfinite(converted)).sum())
         raise InvalidValue(
             f"{name} must be finite in {dtype}, got NaN, infinity or values beyond its range in {count} places: "
             "drop or impute those rows, or scale the values"

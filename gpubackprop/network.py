@@ -271,10 +271,10 @@ class Network:
         """
         x, t, w = self._batch(X, y, sample_weight)
         given = None if masks is None else inputs.masks(masks, len(x), self.sizes[1:-1], self.backend, self.dtype)
-        ws = self._workspace(len(x), dropout=masks is not None).load(x, t, w)
-        if given is not None:
-            ws.mask[1:-1] = given
         with self.backend.running(self.flops(len(x))):
+            ws = self._workspace(len(x), dropout=masks is not None).load(x, t, w)
+            if given is not None:
+                ws.mask[1:-1] = given
             self._forward(ws)
             self._backward(ws)
             return float(ws.value), self.layout.views(self.gradient.copy())
@@ -397,9 +397,13 @@ def load(path: str | os.PathLike[str], *, backend: str | None = None, rows: Sequ
         OSError: the file cannot be opened.
         BackendUnavailable: the backend cannot run here.
     """
-    with storage.reading(path, rows) as stored:
-        network = Network.__new__(Network)
-        network._build(stored.architecture, resolve(backend), "float32")
-        network._set_parameters(stored.layer(l) for l in range(1, len(network.sizes)))
-    network.metadata = stored.metadata
+    place = resolve(backend)  # what is wrong with it is not the file's fault
+    network = Network.__new__(Network)
+    with storage.reading(path, rows) as stored, place.running(0.0):
+        network._build(stored.architecture, place, "float32")
+        network.metadata = stored.metadata
+        for l, pair in enumerate(network.parameters, start=1):
+            for letter, view in zip("Wb", pair, strict=True):
+                for part, values in stored.blocks(f"{letter}_{l}"):
+                    view[part] = place.asarray(values, network.dtype)
     return network

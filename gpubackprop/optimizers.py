@@ -2,7 +2,8 @@
 
 An optimizer is its hyperparameters, the names of the arrays it keeps beside θ (`slots`), and one formula, `step`, in
 the vocabulary of `gpubackprop.formula`. Hyperparameters are constants of the formula; what changes from step to step
-reaches it through ``h``, as computed by `scalars`. Names and conventions follow PyTorch's, whose updates these equal.
+reaches it through ``h``, as computed by `scalars`. Names and conventions follow PyTorch's, and so do the updates
+at a constant learning rate.
 """
 
 from __future__ import annotations

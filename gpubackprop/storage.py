@@ -25,6 +25,8 @@ from .losses import LOSSES, Loss
 
 FORMAT = 1
 _KEY = "gpubackprop"  # of the one entry in the header's metadata
+_LONGEST = 2**20  # bytes of a header: JSON takes many times its length in memory, and is read before it is checked
+_BLOCK = 2**18  # elements read at a time
 
 
 class Stored(NamedTuple):
@@ -33,12 +35,20 @@ class Stored(NamedTuple):
     Attributes:
         architecture: what the network is.
         metadata: the user's strings.
-        layer: ``layer(l)`` reads and returns (W_l, b_l), for l = 1, 2, ...
+        blocks: ``blocks("W_1")`` reads a tensor some rows at a time, and yields which rows and their values.
     """
 
     architecture: Architecture
     metadata: dict[str, str]
-    layer: Callable[[int], tuple[numpy.ndarray, numpy.ndarray]]
+    blocks: Callable[[str], Iterator[tuple[slice, numpy.ndarray]]]
+
+
+def _path(path: Any) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise InvalidType(f"path must be a string or a pathlib.Path, got {path!r} of type {type(path).__name__}")
+    if "\0" in os.fspath(path):
+        raise InvalidValue(f"path must not hold the character 0, got {os.fspath(path)!r}")
+    return Path(path)
 
 
 @contextlib.contextmanager
@@ -53,9 +63,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     Raises:
         OSError: the folder cannot be written, or the disk is full; `path` is as it was.
+        InvalidType: the path is no path.
+        InvalidValue: the path names no file.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    target = _path(path)
+    if not target.name:
+        raise InvalidValue(f"path must be that of a file to write, got {os.fspath(path)!r}, which names no file")
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")  # short: the name of the target may be of any length
     try:
         with temporary.open("xb") as file:
             yield file
@@ -88,7 +102,9 @@ def write(path: str | os.PathLike[str], architecture: Architecture, metadata: An
         parameters: [(W_1, b_1), ...] of NumPy.
 
     Raises:
-        InvalidType: metadata that is not strings by name.
+        InvalidType: metadata that is not strings by name, or a path that is none.
+        InvalidValue: metadata that is too long, a row of the user's with the name of one of this package, or a path
+            that names no file.
         OSError: the file cannot be written.
     """
     if not isinstance(metadata, dict) or not all(isinstance(x, str) for pair in metadata.items() for x in pair):
@@ -97,11 +113,19 @@ def write(path: str | os.PathLike[str], architecture: Architecture, metadata: An
     header = json.dumps({"format": FORMAT, "network": network, "metadata": metadata}, default=_row_as_dict)
     tensors = {f"{letter}_{l}": x for l, pair in enumerate(parameters, 1) for letter, x in zip("Wb", pair, strict=True)}
     content = safetensors.numpy.save(tensors, {_KEY: header})
+    length = int.from_bytes(content[:8], "little")
+    if length > _LONGEST:
+        raise InvalidValue(
+            f"metadata and the list of layers must take at most {_LONGEST:,} bytes in the file, got {length:,}"
+        )
     with replacing(path) as file:
         file.write(content)
 
 
 def _row_as_dict(row: Row) -> dict[str, Any]:
+    own = {**ACTIVATIONS, **LOSSES}.get(row.name)
+    if own is not None and own(**row.parameters) != row:
+        raise InvalidValue(f"{row.name!r} is a row of this package, which `load` would take: give yours another name")
     return {"name": row.name, "parameters": dict(row.parameters)}
 
 
@@ -119,20 +143,36 @@ def reading(path: str | os.PathLike[str], rows: Sequence[Row] = ()) -> Iterator[
     Raises:
         ModelFileError: it is no such file, here or while its parameters are read.
         OSError: it cannot be opened.
+        InvalidType: the path is no path, or rows are not rows.
+        InvalidValue: the path is no path.
     """
-    Path(path).open("rb").close()  # what is wrong with the path is the system's to say
+    if not isinstance(rows, (list, tuple)) or not all(isinstance(row, (Activation, Loss)) for row in rows):
+        raise InvalidType(f"rows must be a sequence of objects of type Activation or Loss, got {rows!r}")
+    place = _path(path)
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {})[_KEY])
-            _check_format(header["format"])
-            architecture = _architecture(header["network"], rows)
+        _check_header(place)
+        with safetensors.safe_open(place, framework="numpy") as file:
+            about = json.loads((file.metadata() or {})[_KEY])
+            _check_format(about["format"])
+            architecture = _architecture(about["network"], rows, len(file.keys()) // 2)
             _check_tensors(file, architecture)
-            yield Stored(architecture, _strings(header["metadata"]), functools.partial(_layer, file))
+            yield Stored(architecture, _strings(about["metadata"]), functools.partial(_blocks, file))
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = f"it has no entry {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         raise ModelFileError(
-            f"{os.fspath(path)} is not a model that this version of gpubackprop reads "
-            f"({type(error).__name__}: {error}); accepted are files written by Network.save"
+            f"{place} is not a model that this version of gpubackprop reads ({reason[:300]}); accepted are files "
+            "written by Network.save"
         ) from error
+
+
+def _check_header(place: Path) -> None:
+    """Refuse what cannot be opened, what would wait for ever, and a header that would take much memory."""
+    if place.exists() and not (place.is_file() or place.is_dir()):
+        raise ValueError("a pipe or a device")
+    with place.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > _LONGEST:
+        raise ValueError(f"its header would take {length:,} bytes")
 
 
 def _check_format(number: Any) -> None:
@@ -140,9 +180,11 @@ def _check_format(number: Any) -> None:
         raise ValueError(f"its format is {number!r}, this version reads {FORMAT}")
 
 
-def _architecture(network: dict[str, Any], rows: Sequence[Row]) -> Architecture:
+def _architecture(network: dict[str, Any], rows: Sequence[Row], layers: int) -> Architecture:
     """Return the architecture that a header describes, checked as if a user had given it."""
     arguments = dict(network)
+    if not len(arguments["activations"]) == len(arguments["sizes"]) - 1 == layers:
+        raise ValueError(f"its activations and sizes do not fit the tensors of {layers} layers")
     activations = {**ACTIVATIONS, **{row.name: row for row in rows if isinstance(row, Activation)}}
     losses = {**LOSSES, **{row.name: row for row in rows if isinstance(row, Loss)}}
     *hidden, output = (_row(stored, activations) for stored in arguments.pop("activations"))
@@ -153,7 +195,8 @@ def _architecture(network: dict[str, Any], rows: Sequence[Row]) -> Architecture:
 def _row(stored: dict[str, Any], table: dict[str, Any]) -> Any:
     if stored["name"] not in table:
         raise InvalidValue(f"{stored['name']!r} is no row of this package: pass your own as rows=[...]")
-    return table[stored["name"]](**stored["parameters"])
+    row = table[stored["name"]]
+    return row if stored["parameters"] == row.parameters else row(**stored["parameters"])
 
 
 def _strings(metadata: Any) -> dict[str, str]:
@@ -176,9 +219,14 @@ def _check_tensors(file: Any, architecture: Architecture) -> None:
             raise ValueError(f"{name} is {tensor.get_shape()} of {tensor.get_dtype()}, not {shape} of {kind}")
 
 
-def _layer(file: Any, l: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-    W, b = (file.get_tensor(f"{letter}_{l}") for letter in "Wb")
-    for name, tensor in (("W", W), ("b", b)):
-        if not (math.isfinite(tensor.min()) and math.isfinite(tensor.max())):
-            raise ValueError(f"{name}_{l} holds NaN or infinity")
-    return W, b
+def _blocks(file: Any, name: str) -> Iterator[tuple[slice, numpy.ndarray]]:
+    """Yield a tensor some rows at a time: the library maps the file, and a whole tensor would be a second copy."""
+    tensor = file.get_slice(name)
+    length, *rest = tensor.get_shape()
+    step = max(_BLOCK // math.prod(rest), 1)
+    for start in range(0, length, step):
+        rows = slice(start, min(start + step, length))
+        block = tensor[rows]
+        if not (math.isfinite(block.min()) and math.isfinite(block.max())):
+            raise ValueError(f"{name} holds NaN or infinity")
+        yield rows, block

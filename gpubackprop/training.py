@@ -15,7 +15,7 @@ from typing import Any
 import numpy
 
 from .checks import boolean, choice, integer, real
-from .errors import DivergenceWarning, InterruptWarning, InvalidType, InvalidValue, MissingDependency
+from .errors import DivergenceWarning, GpubackpropError, InterruptWarning, InvalidType, InvalidValue, MissingDependency
 from .history import History
 from .network import PREDICT_ROWS, Network
 from .optimizers import OPTIMIZERS, Optimizer
@@ -81,10 +81,14 @@ def fit(
     rule, calls = _optimizer(optimizer), _callbacks(callbacks)
     batch = net._batch(X, y, sample_weight)
     validation = None if validation_data is None else _validation(net, validation_data)
-    run = _Run(net, *batch, rule, min(batch_size, len(batch[0])), shuffle, seed)
+    batch_size = min(batch_size, len(batch[0]))
     history = History(samples=len(batch[0]), backend=net.backend.description)
-    with _bar(progress, epochs) as show, _interruptible() as interrupted, net.backend.running(run.flops):
-        _epochs(run, history, epochs, validation, _Patience(tol, patience), calls, show, interrupted)
+    with _bar(progress, epochs) as show, _interruptible() as interrupted, net.backend.running(net.flops(batch_size)):
+        run = _Run(net, *batch, rule, batch_size, shuffle, seed)
+        with _unchanged_if_refused(net):
+            history.stopped_because = _epochs(
+                run, history, epochs, validation, _Patience(tol, patience), calls, show, interrupted
+            )
     return history
 
 
@@ -97,37 +101,41 @@ def _epochs(
     callbacks: Sequence[Callback],
     show: Callable[[History], None],
     interrupted: Callable[[], bool],
-) -> None:
-    """Run epochs until something stops them, and record each; the history says what it was."""
+) -> str:
+    """Run epochs until something stops them, and record each; return what it was."""
     for epoch in range(1, epochs + 1):
         started = time.perf_counter()
         loss = run.epoch(interrupted)
+        if not interrupted():
+            if not run.keep_if_finite(loss):
+                return _diverged(epoch, run.learning_rate)
+            history.loss.append(loss)
+            if validation is not None:
+                history.validation_loss.append(run.evaluate(*validation))
+            history.learning_rate.append(run.learning_rate)
+            history.seconds.append(time.perf_counter() - started)
+            show(history)
+            stops = [callback(run.net, history) for callback in callbacks]
+            if any(isinstance(stop, (bool, numpy.bool_)) and stop for stop in stops):
+                return f"a callback stopped it after epoch {epoch}"
         if interrupted():
-            history.stopped_because = f"interrupted from the keyboard in epoch {epoch}"
-            warnings.warn(f"{history.stopped_because}; the network is as its last step left it", InterruptWarning, 3)
-            return
-        if not run.keep_if_finite(loss):
-            history.stopped_because = (
-                f"diverged: epoch {epoch}, at the learning rate {run.learning_rate:g}, is not finite"
-            )
-            warnings.warn(
-                f"{history.stopped_because}; kept are the parameters of the epoch before", DivergenceWarning, 3
-            )
-            return
-        history.loss.append(loss)
-        if validation is not None:
-            history.validation_loss.append(run.evaluate(*validation))
-        history.learning_rate.append(run.learning_rate)
-        history.seconds.append(time.perf_counter() - started)
-        show(history)
-        stops = [callback(run.net, history) is True for callback in callbacks]
-        if any(stops):
-            history.stopped_because = f"a callback stopped it after epoch {epoch}"
-            return
-        history.stopped_because = patience.exhausted_by(history)
-        if history.stopped_because is not None:
-            return
-    history.stopped_because = f"reached the maximum of {epochs} epochs"
+            return _interrupted(epoch)
+        converged = patience.exhausted_by(history)
+        if converged is not None:
+            return converged
+    return f"reached the maximum of {epochs} epochs"
+
+
+def _diverged(epoch: int, learning_rate: float) -> str:
+    reason = f"diverged: epoch {epoch}, at the learning rate {learning_rate:g}, is not finite"
+    warnings.warn(f"{reason}; kept are the parameters of the epoch before", DivergenceWarning, stacklevel=4)
+    return reason
+
+
+def _interrupted(epoch: int) -> str:
+    reason = f"interrupted from the keyboard in epoch {epoch}"
+    warnings.warn(f"{reason}; the network is as its last step left it", InterruptWarning, stacklevel=4)
+    return reason
 
 
 class _Run:
@@ -146,7 +154,6 @@ class _Run:
     ) -> None:
         self.net, self.optimizer, self.batch_size = net, optimizer, batch_size
         self.data = [x, y, w]
-        self.flops = net.flops(batch_size)
         self.workspace = Workspace(net.architecture, net.backend, batch_size, dropout=net.architecture.dropout > 0)
         self.validation: Workspace | None = None
         zeros = net.backend.zeros
@@ -172,7 +179,7 @@ class _Run:
             if interrupted():
                 break
             weight = weight + self.step(order, start, min(self.batch_size, rows - start))
-        return float(self.total) / float(weight)
+        return float(self.total) / float(weight) if weight else math.nan  # no step: interrupted before the first
 
     def step(self, order: Any, start: int, rows: int) -> Any:
         """Take the step of one batch; return its weight in the mean loss."""
@@ -263,6 +270,17 @@ def _validation(net: Network, data: Any) -> tuple[Any, Any, Any]:
     if len(data) != 2:
         raise InvalidValue(f"validation_data must be a pair (X, y), got {len(data)} items")
     return net._batch(data[0], data[1], None, prefix="validation ")
+
+
+@contextlib.contextmanager
+def _unchanged_if_refused(net: Network) -> Iterator[None]:
+    """Put the parameters back where training is refused on the way: a schedule's rate that is none, or no memory."""
+    before = net.theta.copy()
+    try:
+        yield
+    except (GpubackpropError, MemoryError):
+        net.theta[...] = before
+        raise
 
 
 @contextlib.contextmanager

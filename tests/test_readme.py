@@ -37,9 +37,8 @@ def test_gpubackprop_commands_run(tmp_path):
     assert [command[0] for command in commands] == ["train", "predict", "doctor"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "GPUBACKPROP_BACKEND": "numpy"}
     for command in commands:
-        done = subprocess.run(
-            [sys.executable, "-m", "gpubackprop", *command], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
+        program = [sys.executable, "-m", "gpubackprop", *command]
+        done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert done.stdout
 

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
-from ..errors import InvalidType, InvalidValue
+from ..errors import BackendUnavailable, InvalidType, InvalidValue
 from . import cuda
 from .cuda import cuda_backend
 from .numpy import NumpyBackend
@@ -53,10 +53,10 @@ def set_backend(name: str) -> None:
     Raises:
         BackendUnavailable: the backend cannot run here; the default stays as it was.
         InvalidValue: no such name.
+        InvalidType: the name is not a string.
     """
     global _default
-    resolve(name)
-    _default = name
+    _default = _runnable(name)
 
 
 @contextlib.contextmanager
@@ -72,13 +72,21 @@ def use_backend(name: str) -> Iterator[None]:
     Raises:
         BackendUnavailable: the backend cannot run here.
         InvalidValue: no such name.
+        InvalidType: the name is not a string.
     """
-    resolve(name)
-    token = _override.set(name)
+    token = _override.set(_runnable(name))
     try:
         yield
     finally:
         _override.reset(token)
+
+
+def _runnable(name: Any) -> str:
+    """Return the name of a backend that can run here; None, which `resolve` takes for the default, is none."""
+    if not isinstance(name, str):
+        raise InvalidType(f"backend must be {ACCEPTED}, got {name!r} of type {type(name).__name__}")
+    resolve(name)
+    return name
 
 
 def resolve(name: str | None = None) -> Any:
@@ -97,17 +105,27 @@ def resolve(name: str | None = None) -> Any:
         InvalidType: the name is not a string.
     """
     if name is None:
-        name = _override.get() or _default or os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
+        name = _override.get() or _default or _of_environment()
     if not isinstance(name, str):
         raise InvalidType(f"backend must be {ACCEPTED}, got {name!r} of type {type(name).__name__}")
     if name == "auto":
         name = "numpy" if why_no_cuda() else "cuda"
     if name == "numpy":
         return _numpy_backend()
-    device = re.fullmatch(r"cuda(?::(\d{1,4}))?", name)
+    device = re.fullmatch(r"cuda(?::([0-9]{1,4}))?", name)
     if device is None:
         raise InvalidValue(f"backend must be {ACCEPTED}, got {name!r}")
     return cuda_backend(int(device[1] or 0))
+
+
+def _of_environment() -> str:
+    """Return the name that the environment asks for; an error says where it came from."""
+    name = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
+    try:
+        resolve(name)
+    except (InvalidValue, BackendUnavailable) as error:
+        raise type(error)(f"{ENVIRONMENT_VARIABLE}={name}: {error}") from error
+    return name
 
 
 @cache

@@ -51,6 +51,8 @@ class CudaBackend(NumpyBackend):
     def asarray(self, x: Any, dtype: str) -> Any:
         """Return an array on the device with x's values, contiguous; x itself where it is one already."""
         with self.running(0.0):
+            if not hasattr(x, "__cuda_array_interface__"):
+                x = numpy.asarray(x, dtype)  # on the host: fewer bytes to send, and types that CuPy does not have
             return self.xp.ascontiguousarray(self.xp.asarray(x), dtype)
 
     def to_numpy(self, x: Any) -> numpy.ndarray:
@@ -61,7 +63,7 @@ class CudaBackend(NumpyBackend):
     @contextlib.contextmanager
     def running(self, flops: float) -> Iterator[None]:
         """Make the device current; its lack of memory becomes an error that says what would help."""
-        with self.xp.cuda.Device(self.index):
+        with self.xp.cuda.Device(self.index), numpy.errstate(all="ignore"):  # of numbers that are cast on the host
             try:
                 yield
             except self.xp.cuda.memory.OutOfMemoryError as error:
@@ -118,30 +120,40 @@ def why_not() -> str | None:
             "or 'gpubackprop[cuda12]' for one of CUDA 12."
         )
     try:
+        importlib.import_module("cupy")
+    except Exception as error:  # it fails in as many ways as it has libraries: each is a reason
+        return _no_libraries(error)
+    try:
         count = _devices()
-    except Exception as error:  # CuPy may fail to import, and the driver to load, in many ways: each is a reason
-        return _no_driver(str(error))
+    except Exception as error:
+        return _no_driver(_first_line(error))
     if count == 0:
         return _no_driver("it reports no device")
     try:
         _probe()
     except Exception as error:
-        return (
-            f"the CUDA libraries that CuPy needs are missing or do not fit ({_first_line(error)}): install them with "
-            "pip install 'cupy-cuda13x[ctk]', or 'cupy-cuda12x[ctk]' for a driver of CUDA 12."
-        )
+        return _no_libraries(error)
     return None
 
 
 def _no_driver(reason: str) -> str:
     return (
-        f"no NVIDIA driver or device answers ({_first_line(reason)}): install the driver, see that nvidia-smi lists "
-        'a GPU and that CUDA_VISIBLE_DEVICES does not hide it, or use backend="numpy".'
+        f"no NVIDIA driver or device answers ({reason}): install the driver, see that nvidia-smi lists a GPU and that "
+        'CUDA_VISIBLE_DEVICES does not hide it, or use backend="numpy".'
     )
 
 
-def _first_line(error: object) -> str:
-    return str(error).strip().partition("\n")[0] or repr(error)
+def _no_libraries(error: Exception) -> str:
+    return (
+        f"the CUDA libraries that CuPy needs are missing or do not fit ({_first_line(error)}): install them with "
+        "pip install 'cupy-cuda13x[ctk]', or 'cupy-cuda12x[ctk]' for a driver of CUDA 12."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of a message that says something; CuPy's own puts the error that it met at its end."""
+    text = str(error).rpartition("Original error:")[2]
+    return next((line.strip() for line in text.splitlines() if line.strip(" =")), repr(error))
 
 
 def _devices() -> int:

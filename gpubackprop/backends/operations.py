@@ -12,7 +12,6 @@ _UFUNCS = {
     "+": "add", "-": "subtract", "*": "multiply", "/": "true_divide", "negative": "negative", "abs": "absolute",
     "<": "less", "<=": "less_equal", ">": "greater", ">=": "greater_equal", "logical_not": "logical_not",
     "exp": "exp", "expm1": "expm1", "log": "log", "log1p": "log1p", "sqrt": "sqrt", "tanh": "tanh",
-    "minimum": "minimum", "maximum": "maximum",
 }  # fmt: skip
 
 
@@ -24,6 +23,9 @@ def real_operations(xp: Any, erf: Callable[..., Any] | None) -> Operations:
         erf: its error function, or None where it has none; formulas then spell erf out.
     """
     operations: Operations = {name: getattr(xp, ufunc) for name, ufunc in _UFUNCS.items()}
+    # By keyword: NumPy deprecates a third positional argument of these two.
+    operations["minimum"] = lambda a, b, target: xp.minimum(a, b, out=target)
+    operations["maximum"] = lambda a, b, target: xp.maximum(a, b, out=target)
     operations["copy"] = lambda value, target: xp.copyto(target, value)
     operations["copy where"] = lambda value, condition, target: xp.copyto(target, value, where=condition)
     if erf:

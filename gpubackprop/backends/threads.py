@@ -6,6 +6,8 @@ threadpoolctl sets the number where it is installed (extra ``threads``); without
 from __future__ import annotations
 
 import contextlib
+import threading
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -29,7 +31,32 @@ def for_products_of(flops: float) -> contextlib.AbstractContextManager[Any]:
     controller = _controller()
     if controller is None or flops >= SMALL:
         return contextlib.nullcontext()
-    return controller.limit(limits=1)
+    return _one_thread.held(controller)
+
+
+class _OneThread:
+    """The BLAS at one thread while anybody wants that: the number belongs to the process, computations may overlap."""
+
+    def __init__(self) -> None:
+        self._lock, self._holders = threading.Lock(), 0
+        self._limit: Any = None
+
+    @contextlib.contextmanager
+    def held(self, controller: Any) -> Iterator[None]:
+        with self._lock:
+            self._limit = self._limit or controller.limit(limits=1)
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if self._holders == 0:
+                    self._limit, limit = None, self._limit
+                    limit.restore_original_limits()
+
+
+_one_thread = _OneThread()
 
 
 def blas_description() -> str:

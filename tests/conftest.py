@@ -1,0 +1,126 @@
+"""Tools that some tests need: found, required with ``--require``, and accounted for at the end of the run."""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.metadata
+import importlib.util
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import pytest
+
+
+def _distribution(name: str) -> str | None:
+    """Return the version of an installed package without importing it, None where there is none."""
+    return importlib.metadata.version(name) if importlib.util.find_spec(name) else None
+
+
+def _program(name: str) -> str | None:
+    """Return the first line a program prints of its version, None where it is not on the PATH."""
+    path = shutil.which(name)
+    if path is None:
+        return None
+    run = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)
+    return run.stdout.partition("\n")[0]
+
+
+def _cuda_compiler() -> str | None:
+    """Return nvcc or the NVRTC library that compiles kernels here, of the system or of a wheel."""
+    if path := shutil.which("nvcc"):
+        return path
+    wheels = importlib.util.find_spec("nvidia")
+    roots = wheels.submodule_search_locations or [] if wheels else []
+    libraries = (str(path) for root in roots for path in Path(root).rglob("libnvrtc.so*"))
+    return next(libraries, None) or ctypes.util.find_library("nvrtc")
+
+
+def _cuda_device() -> str | None:
+    """Return what the CUDA backend runs on, None where it does not run."""
+    import gpubackprop
+
+    return gpubackprop.available_backends().get("cuda")
+
+
+@dataclass(frozen=True)
+class Tool:
+    """Something tests may need: how it is called, which version is here, how it is had."""
+
+    title: str
+    version: Callable[[], str | None]
+    remedy: str
+
+
+TOOLS = {
+    "torch": Tool("PyTorch oracle", partial(_distribution, "torch"), "pip install gpubackprop[oracle]"),
+    "scipy": Tool("SciPy oracle", partial(_distribution, "scipy"), "pip install scipy"),
+    "host": Tool("kernels on the host", partial(_program, "g++"), "install g++ (Debian: apt-get install g++)"),
+    "compile": Tool("kernels compiled for CUDA", _cuda_compiler, "install nvcc, or pip install nvidia-cuda-nvrtc"),
+    "cuda": Tool("CUDA device", _cuda_device, "`gpubackprop doctor` says what is missing"),
+}
+WANTED = pytest.StashKey[dict[str, list[str]]]()
+
+
+@cache
+def _version(tool: str) -> str | None:
+    return TOOLS[tool].version()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require",
+        default="",
+        metavar="TOOL,...",
+        help=f"tools without which the run is an error instead of skipping tests: {', '.join(TOOLS)}",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[WANTED] = {}
+    _version.cache_clear()
+    required = [name.strip() for name in config.getoption("--require").split(",") if name.strip()]
+    if unknown := [name for name in required if name not in TOOLS]:
+        raise pytest.UsageError(f"--require knows {', '.join(TOOLS)}; not {', '.join(unknown)}")
+    if missing := [name for name in required if _version(name) is None]:
+        lines = [f"--require {name}: {TOOLS[name].title} missing - {TOOLS[name].remedy}" for name in missing]
+        raise pytest.UsageError("\n".join(lines))
+
+
+def _need(item: pytest.Item, tool: str) -> None:
+    """Skip the test that is running where `tool` is missing; a required one was found before any test ran."""
+    item.config.stash[WANTED].setdefault(tool, []).append(item.nodeid)
+    if _version(tool) is None:
+        pytest.skip(f"{TOOLS[tool].title} missing - {TOOLS[tool].remedy}")
+
+
+@pytest.fixture
+def need(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Return the function by which a test or fixture says which of TOOLS it needs: ``need("torch")``."""
+    return partial(_need, request.node)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        _need(item, "cuda")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say of each tool whether it was used; of PyTorch in every run, because a run without it proves less."""
+    wanted = config.stash[WANTED]
+    for name in sorted({"torch", *wanted}, key=list(TOOLS).index):
+        terminalreporter.write_line(f"{TOOLS[name].title}: {_account(name, wanted.get(name, []))}")
+
+
+def _account(tool: str, tests: list[str]) -> str:
+    version = _version(tool)
+    if version and tests:
+        return f"used ({version})"
+    if version:
+        return f"installed ({version}); no test of this run asked for it"
+    files = ", ".join(sorted({test.partition("::")[0] for test in tests}))
+    return f"not installed; {files or 'nothing'} skipped - {TOOLS[tool].remedy}"

@@ -1,0 +1,415 @@
+"""A strict stand-in for CuPy, for machines without a GPU: arrays in NumPy's memory that refuse what CuPy's refuse.
+
+It has what the CUDA backend uses and nothing else, with CuPy's signatures (a test compares them where CuPy is
+installed). Stricter than CuPy in one thing: NumPy's own functions do not take its arrays, where CuPy's are dispatched.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import math
+import sys
+import types
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+__version__ = "14.2.0"
+
+
+class State:
+    """The machine: how many devices it has, which one is current, how many bytes one has free, what is broken."""
+
+    devices = 1
+    current = 0
+    free = 2**40
+    copies = 0  # from a device to the host
+    device_count_error: Exception | None = None
+    product_error: Exception | None = None
+    kernel_error: Exception | None = None
+
+
+state = State()
+
+
+class OutOfMemoryError(MemoryError):
+    def __init__(self, size: int) -> None:
+        super().__init__(f"Out of memory allocating {size:,} bytes (allocated so far: 0 bytes).")
+
+
+class CUDARuntimeError(RuntimeError):
+    """As raised by calls of the CUDA runtime; its text is CuPy's, name of the code first."""
+
+
+class Device:
+    def __init__(self, device: Any = None) -> None:
+        self.id = state.current if device is None else int(device)
+
+    def __enter__(self) -> Device:
+        if self.id >= state.devices:
+            raise CUDARuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
+        self._previous, state.current = state.current, self.id
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        state.current = self._previous
+
+
+def _device_count() -> int:
+    if state.device_count_error is not None:
+        raise state.device_count_error
+    return state.devices
+
+
+def _device_properties(device: int) -> dict[str, Any]:
+    assert device < state.devices
+    return {"name": b"Stand-in GPU"}
+
+
+runtime = SimpleNamespace(
+    getDeviceCount=_device_count,
+    getDeviceProperties=_device_properties,
+    memGetInfo=lambda: (state.free, 2**40),
+    runtimeGetVersion=lambda: 13030,
+)
+cuda = SimpleNamespace(
+    Device=Device,
+    runtime=runtime,
+    memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+    get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
+)
+
+
+class ndarray:  # noqa: N801
+    """An array on a device."""
+
+    __array_ufunc__ = None
+    __module__ = "cupy"
+
+    def __init__(self, host: Any, device: int | None = None) -> None:
+        self._host = np.asarray(host)
+        self._device = state.current if device is None else device
+
+    def __array__(self, dtype: Any = None) -> Any:
+        raise TypeError(
+            "Implicit conversion to a NumPy array is not allowed. "
+            "Please use `.get()` to construct a NumPy array explicitly."
+        )
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        raise TypeError(f"numpy.{func.__name__} was given an array of CuPy")
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {"shape": self.shape, "typestr": self.dtype.str, "data": (self._host.ctypes.data, False), "version": 3}
+
+    shape = property(lambda self: self._host.shape)
+    dtype = property(lambda self: self._host.dtype)
+    ndim = property(lambda self: self._host.ndim)
+    size = property(lambda self: self._host.size)
+    nbytes = property(lambda self: self._host.nbytes)
+    T = property(lambda self: self._view(self._host.T))
+    real = property(lambda self: self._view(self._host.real))
+
+    def _view(self, host: np.ndarray) -> ndarray:
+        return ndarray(host, self._device)
+
+    def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
+        state.copies += 1
+        return self._host.copy()
+
+    def copy(self, order: str = "C") -> ndarray:
+        return _allocated(self._host.copy())  # on the current device, wherever this one is
+
+    def astype(
+        self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True
+    ) -> ndarray:
+        return _allocated(_mine(self).astype(dtype))
+
+    def reshape(self, *shape: Any, order: str = "C", copy: Any = None) -> ndarray:
+        return self._view(self._host.reshape(*shape))
+
+    def item(self) -> Any:
+        return self.get().item()
+
+    def sum(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
+        return _reduced(np.sum, self, out, axis=axis, dtype=dtype, keepdims=keepdims)
+
+    def max(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
+        return _reduced(np.max, self, out, axis=axis, keepdims=keepdims)
+
+    def min(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
+        return _reduced(np.min, self, out, axis=axis, keepdims=keepdims)
+
+    def all(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
+        return _reduced(np.all, self, out, axis=axis, keepdims=keepdims)
+
+    def any(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
+        return _reduced(np.any, self, out, axis=axis, keepdims=keepdims)
+
+    def __len__(self) -> int:
+        return len(self._host)
+
+    def __getitem__(self, slices: Any) -> ndarray:
+        for part in slices if isinstance(slices, tuple) else (slices,):
+            if not isinstance(part, (slice, int, np.integer, types.EllipsisType, type(None))):
+                raise TypeError(f"the stand-in takes slices and integers, not {type(part)}")
+        return self._view(self._host[slices])
+
+    def __setitem__(self, slices: Any, value: Any) -> None:
+        target = _mine(self)[slices] if slices is not ... else _mine(self)
+        if isinstance(value, np.ndarray) and value.shape:
+            raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+        target[...] = _operand(value)
+
+    def __float__(self) -> float:
+        return float(self.get())
+
+    def __int__(self) -> int:
+        return int(self.get())
+
+    def __bool__(self) -> bool:
+        return bool(self.get())
+
+    def __iter__(self) -> Any:
+        if not self.ndim:
+            raise TypeError("iteration over a 0-d array")
+        return (self[k] for k in range(len(self)))
+
+    def __abs__(self) -> ndarray:
+        return absolute(self)
+
+    def __neg__(self) -> ndarray:
+        return negative(self)
+
+    def __invert__(self) -> ndarray:
+        return _allocated(~_mine(self))
+
+
+def _arithmetic() -> None:
+    """Give arrays the operators that the ufuncs of these names stand for."""
+    for operator, name in (("add", "add"), ("sub", "subtract"), ("mul", "multiply"), ("truediv", "true_divide")):
+        setattr(ndarray, f"__{operator}__", lambda self, other, name=name: globals()[name](self, other))
+        setattr(ndarray, f"__r{operator}__", lambda self, other, name=name: globals()[name](other, self))
+    for operator in ("less", "less_equal", "greater", "greater_equal"):
+        short = {"less": "lt", "less_equal": "le", "greater": "gt", "greater_equal": "ge"}[operator]
+        setattr(ndarray, f"__{short}__", lambda self, other, name=operator: globals()[name](self, other))
+    ndarray.__matmul__ = lambda self, other: matmul(self, other)  # type: ignore[attr-defined]
+
+
+def _allocated(host: Any) -> ndarray:
+    """Return a new array on the current device, if it has that much memory free."""
+    host = np.asarray(host)
+    if host.nbytes > state.free:
+        raise OutOfMemoryError(host.nbytes)
+    return ndarray(host)
+
+
+def _mine(array: Any, name: str = "operand") -> np.ndarray:
+    """Return the memory of an array of the current device; whatever else it is, is refused."""
+    if not isinstance(array, ndarray):
+        raise TypeError(f"{name}: Unsupported type {type(array)}")
+    if array._device != state.current:
+        raise ValueError(
+            "Array device must be same as the current device: "
+            f"array device = {array._device} while current = {state.current}"
+        )
+    return array._host
+
+
+def _operand(value: Any) -> Any:
+    """Return what a ufunc may take: an array of this device, a Python number, or a scalar of NumPy."""
+    if type(value) in (bool, int, float, complex) or isinstance(value, np.generic):
+        return value
+    return _mine(value)
+
+
+def _reduced(function: Any, array: ndarray, out: Any, **arguments: Any) -> ndarray:
+    result = function(_mine(array), **arguments)
+    if out is None:
+        return _allocated(result)
+    target = _mine(out, "out")
+    if target.shape != np.shape(result):
+        raise ValueError(f"Output array has a wrong shape: {target.shape}, not {np.shape(result)}")
+    target[...] = result
+    return out
+
+
+class ufunc:  # noqa: N801
+    """A function of elements: positional operands, the output by position or as ``out``."""
+
+    def __init__(self, function: Any, nin: int) -> None:
+        self._function, self.nin, self.nout = function, nin, 1
+
+    def __call__(self, *args: Any, **kwargs: Any) -> ndarray:
+        out = kwargs.pop("out", None)
+        dtype = kwargs.pop("dtype", None)
+        casting = kwargs.pop("casting", "same_kind")
+        if kwargs:
+            raise TypeError(f"Wrong arguments {kwargs}")
+        if not self.nin <= len(args) <= self.nin + 1:
+            raise TypeError(f"Wrong number of arguments for {self._function}: {len(args)}")
+        if len(args) > self.nin:
+            if out is not None:
+                raise ValueError("Cannot specify 'out' as both a positional and keyword argument")
+            out = args[-1]
+        operands = [_operand(value) for value in args[: self.nin]]
+        if out is None:
+            return _allocated(self._function(*operands, dtype=dtype))
+        self._function(*operands, out=_mine(out, "out"), dtype=dtype, casting=casting)
+        return out
+
+
+UFUNCS = {
+    name: ufunc(getattr(np, name), getattr(np, name).nin)
+    for name in (
+        "add", "subtract", "multiply", "true_divide", "divide", "negative", "absolute", "less", "less_equal", "greater",
+        "greater_equal", "logical_not", "exp", "expm1", "log", "log1p", "sqrt", "tanh", "minimum", "maximum",
+        "isfinite",
+    )
+}  # fmt: skip
+globals().update(UFUNCS)
+absolute, negative = UFUNCS["absolute"], UFUNCS["negative"]
+_arithmetic()
+
+
+def _erf(x: Any, out: Any = None, dtype: Any = None, casting: str = "same_kind") -> Any:
+    result = np.vectorize(math.erf, otypes=["float64"])(x)
+    if out is None:
+        return result.astype(x.dtype)
+    out[...] = result
+    return out
+
+
+special = types.ModuleType("cupyx.scipy.special")
+special.erf = ufunc(_erf, 1)  # type: ignore[attr-defined]
+
+
+class _MatrixProduct:
+    """CuPy's generalised ufunc: operands by position, the output as ``out``."""
+
+    def __call__(self, *args: Any, out: Any = None) -> ndarray:
+        if state.product_error is not None:
+            raise state.product_error
+        a, b = (_mine(value) for value in args)
+        result = np.matmul(a, b)
+        if out is None:
+            return _allocated(result)
+        target = _mine(out, "out")
+        if result.shape != target.shape:
+            raise ValueError("Output array has an invalid size")
+        target[...] = result
+        return out
+
+
+matmul = _MatrixProduct()
+
+
+def zeros(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
+    _room(shape, dtype)
+    return _allocated(np.zeros(shape, dtype))
+
+
+def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
+    _room(shape, dtype)
+    return _allocated(np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 1, dtype))  # whatever lay there
+
+
+def ones(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
+    return _allocated(np.ones(shape, dtype))
+
+
+def _room(shape: Any, dtype: Any) -> None:
+    size = math.prod(shape if isinstance(shape, tuple) else (shape,)) * np.dtype(dtype).itemsize
+    if size > state.free:
+        raise OutOfMemoryError(size)
+
+
+def asarray(a: Any, dtype: Any = None, order: Any = None, *, copy: Any = None, blocking: bool = False) -> ndarray:
+    if isinstance(a, ndarray):
+        same = a._device == state.current and (dtype is None or a.dtype == dtype)
+        return a if same else _allocated(a._host.astype(dtype or a.dtype))
+    host = np.array(a, dtype=dtype)
+    if host.dtype.char not in "?bhilqBHILQefdFD":
+        raise ValueError(f"Unsupported dtype {host.dtype}")
+    return _allocated(host)
+
+
+def ascontiguousarray(a: Any, dtype: Any = None) -> ndarray:
+    host = np.ascontiguousarray(_mine(a), dtype)
+    return a if host is a._host else _allocated(host)
+
+
+def copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = None) -> None:
+    condition = True if where is None else _mine(where, "where")
+    if where is not None and condition.dtype != bool:
+        raise TypeError("Cannot cast array data to bool according to the rule 'safe'")
+    np.copyto(_mine(dst, "dst"), _operand(src), casting=casting, where=condition)
+
+
+def take(a: Any, indices: Any, axis: Any = None, out: Any = None) -> ndarray:
+    result = np.take(_mine(a), _mine(indices), axis, mode="wrap")
+    if out is None:
+        return _allocated(result)
+    target = _mine(out, "out")
+    if target.dtype != result.dtype:
+        raise TypeError("Output dtype mismatch")
+    if target.shape != result.shape:
+        raise ValueError("Output shape mismatch")
+    target[...] = result
+    return out
+
+
+def dot(a: Any, b: Any, out: Any = None) -> ndarray:
+    assert out is None
+    return _allocated(np.dot(_mine(a), _mine(b)))
+
+
+def sum(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
+    return a.sum(axis, dtype, out, keepdims)
+
+
+def amax(a: Any, axis: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
+    return a.max(axis=axis, out=out, keepdims=keepdims)
+
+
+def from_dlpack(array: Any) -> ndarray:
+    raise TypeError("the stand-in exchanges no memory: asarray is for arrays of its own and of NumPy")
+
+
+class ElementwiseKernel:
+    """The one kernel that the backend asks whether kernels run at all."""
+
+    def __init__(self, in_params: str, out_params: str, operation: str, name: str = "kernel") -> None:
+        if (in_params, out_params, operation) != ("T x", "T y", "y = x + x"):
+            raise NotImplementedError(operation)
+
+    def __call__(self, x: Any) -> ndarray:
+        if state.kernel_error is not None:
+            raise state.kernel_error
+        return _allocated(_mine(x) * 2)
+
+
+FUNCTIONS = ("zeros", "empty", "ones", "asarray", "ascontiguousarray", "copyto", "take", "dot", "sum", "amax")
+
+
+def module() -> types.ModuleType:
+    """Return the stand-in as a module of the name cupy."""
+    made = types.ModuleType("cupy")
+    vars(made).update({name: value for name, value in globals().items() if not name.startswith("__")})
+    made.__version__ = __version__  # type: ignore[attr-defined]
+    made.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
+    return made
+
+
+def install(monkeypatch: Any, **machine: Any) -> types.ModuleType:
+    """Put the stand-in where ``import cupy`` finds it, on a machine with the given `State`, until the test ends."""
+    cupyx = types.ModuleType("cupyx")
+    scipy = types.ModuleType("cupyx.scipy")
+    made = module()
+    for name, value in (("cupy", made), ("cupyx", cupyx), ("cupyx.scipy", scipy), ("cupyx.scipy.special", special)):
+        monkeypatch.setitem(sys.modules, name, value)
+    for name in ("devices", "current", "free", "copies", "device_count_error", "product_error", "kernel_error"):
+        monkeypatch.setattr(state, name, machine.get(name, getattr(State, name)))
+    return made

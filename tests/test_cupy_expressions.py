@@ -1,0 +1,288 @@
+"""The equations as array expressions on CuPy: run on a stand-in that refuses what CuPy refuses, against NumPy."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fake_cupy
+import numpy as np
+import pytest
+
+import gpubackprop as gb
+from gpubackprop.activations import ACTIVATIONS, Activation
+from gpubackprop.backends import cuda
+from gpubackprop.errors import InvalidValue, OutOfMemory
+from gpubackprop.losses import LOSSES
+from gpubackprop.optimizers import OPTIMIZERS
+
+N = 11
+RNG = np.random.default_rng(11)
+X, WEIGHTS = RNG.normal(size=(N, 5)), RNG.uniform(size=N)
+SHARES = RNG.dirichlet(np.ones(3), N)
+
+
+@pytest.fixture(params=["cuda", "cuda:1"])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a backend on the stand-in: the first device of two, and one that is not the current one."""
+    fake_cupy.install(monkeypatch, devices=2)
+    cuda.why_not.cache_clear()
+    cuda._backend.cache_clear()
+    yield request.param
+    cuda.why_not.cache_clear()
+    cuda._backend.cache_clear()
+
+
+def _pair(device: str, **arguments: Any) -> tuple[gb.Network, gb.Network]:
+    """The same network on NumPy and on the stand-in."""
+    arguments = {"activation": "tanh", "dtype": "float64", **arguments}
+    on_cpu, on_gpu = (gb.Network([5, 7, 4, 3], **arguments, backend=name) for name in ("numpy", device))
+    assert on_gpu.backend.name == "cuda"
+    assert on_gpu.theta._device == on_gpu.backend.index
+    return on_cpu, on_gpu
+
+
+def _close(on_gpu: Any, on_cpu: np.ndarray, within: float = 1e-12) -> None:
+    host = on_gpu.get() if hasattr(on_gpu, "get") else on_gpu
+    assert isinstance(host, np.ndarray)
+    assert host.dtype == on_cpu.dtype
+    np.testing.assert_allclose(host, on_cpu, rtol=within, atol=within)
+
+
+def _gradients_agree(pair: tuple[gb.Network, gb.Network], *batch: Any, within: float = 1e-12, **named: Any) -> None:
+    (cpu_loss, cpu), (gpu_loss, gpu) = (net.loss_and_gradients(*batch, **named) for net in pair)
+    assert gpu_loss == pytest.approx(cpu_loss, rel=within)
+    for (dW, db), (dW_cpu, db_cpu) in zip(gpu, cpu, strict=True):
+        _close(dW, dW_cpu, within)
+        _close(db, db_cpu, within)
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+@pytest.mark.parametrize(("dtype", "within"), [("float64", 1e-12), ("float32", 1e-5)])
+def test_every_activation(name: str, dtype: str, within: float, device: str) -> None:
+    inner = {} if name == "softmax" else {"activation": name}
+    pair = _pair(device, output_activation=name, dtype=dtype, **inner)
+    _close(pair[1].forward(X), pair[0].forward(X), within)
+    _gradients_agree(pair, X, SHARES, within=within)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize("canonical", [True, False])
+def test_every_loss(name: str, canonical: bool, device: str) -> None:
+    row = LOSSES[name].canonical if canonical else None
+    pair = _pair(device, output_activation=row or "sigmoid", loss=name)
+    _gradients_agree(pair, X, SHARES)
+    _gradients_agree(pair, X, SHARES, WEIGHTS)
+    on_cpu, on_gpu = pair
+    assert on_gpu.evaluate(X, SHARES, WEIGHTS) == pytest.approx(on_cpu.evaluate(X, SHARES, WEIGHTS), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("extras", [{}, {"weight_decay": 0.1, "clip_norm": 0.05}])
+def test_every_optimizer(name: str, extras: dict[str, float], device: str) -> None:
+    pair = _pair(device, loss="huber", l2=0.01)
+    histories = [gb.fit(net, X, SHARES, optimizer=OPTIMIZERS[name](**extras), epochs=4, batch_size=4) for net in pair]
+    _close(pair[1].theta, pair[0].theta)
+    assert histories[1].loss == pytest.approx(histories[0].loss, rel=1e-12)
+    assert "Stand-in GPU" in histories[1].backend
+
+
+OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "momentum": ({}, {"optimizer": OPTIMIZERS["sgd"](0.1, momentum=0.9, nesterov=True)}),
+    "momentum of RMSprop": ({}, {"optimizer": OPTIMIZERS["rmsprop"](0.01, momentum=0.5)}),
+    "dropout": ({"dropout": 0.5}, {}),
+    "sample weights": ({}, {"sample_weight": WEIGHTS}),
+    "some weights zero": ({}, {"sample_weight": np.where(np.arange(N) < 8, 0.0, 1.0), "shuffle": False}),
+    "in order": ({}, {"shuffle": False}),
+    "one batch": ({}, {"batch_size": 100}),
+    "batches of one": ({}, {"batch_size": 1}),
+    "validation": ({}, {"validation_data": (X[:3], SHARES[:3])}),
+    "schedule": ({}, {"optimizer": OPTIMIZERS["adam"](gb.schedules.WarmUp(gb.schedules.Cosine(0.01, 9), 2))}),
+    "callback": ({}, {"callbacks": [lambda net, history: net.predict(X) is None]}),
+    "cross-entropy": ({"loss": "cross_entropy", "output_activation": "softmax", "l2": 0.1, "dropout": 0.2}, {}),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_of_training(option: str, device: str) -> None:
+    arguments, options = OPTIONS[option]
+    pair = _pair(device, **arguments)
+    start = pair[0].theta.copy()
+    histories = [gb.fit(net, X, SHARES, **{"epochs": 3, "batch_size": 4, **options}) for net in pair]
+    _close(pair[1].theta, pair[0].theta)
+    assert not np.array_equal(start, pair[0].theta)
+    assert histories[1].loss == pytest.approx(histories[0].loss, rel=1e-12)
+    assert histories[1].validation_loss == pytest.approx(histories[0].validation_loss, rel=1e-12)
+
+
+def test_labels_masks_and_a_row_of_the_users(device: str) -> None:
+    cube = Activation(
+        "cube", lambda m, z: m.where(z < 0.0, -z, z * z * z), lambda m, z, a: m.where(z < 0.0, -1.0, 3 * z * z)
+    )
+    pair = _pair(device, activation=cube, loss="cross_entropy", output_activation="softmax", dropout=0.3)
+    y = RNG.integers(0, 3, N)
+    masks = pair[0].draw_masks(N, seed=4)
+    _gradients_agree(pair, X, y, WEIGHTS, masks=masks)
+    _gradients_agree(pair, X, fake_cupy.asarray(y), masks=[fake_cupy.asarray(mask) for mask in masks])
+
+
+def test_divergence_keeps_the_last_finite_parameters(device: str) -> None:
+    pair = _pair(device, activation="relu", dtype="float32")
+    for net in pair:
+        with pytest.warns(gb.errors.DivergenceWarning):
+            gb.fit(net, X, 1e3 * SHARES, optimizer=OPTIMIZERS["sgd"](1e6), epochs=60)
+        assert net.backend.is_finite(net.theta)
+    _close(pair[1].theta, pair[0].theta, 1e-4)
+
+
+def test_results_are_the_kind_of_array_that_was_given(device: str) -> None:
+    on_cpu, on_gpu = _pair(device)
+    for net in (on_cpu, on_gpu):
+        for call in (net.forward, net.predict):
+            assert type(call(X)) is type(call(X.tolist())) is np.ndarray
+            given = call(fake_cupy.asarray(X))
+            assert type(given) is fake_cupy.ndarray
+            _close(given, call(X))
+    _close(on_gpu.predict(X, batch_size=4), on_cpu.predict(X, batch_size=3))
+
+
+def test_to_save_load_and_check(device: str, tmp_path: Path) -> None:
+    on_cpu, on_gpu = _pair(device)
+    assert on_gpu.to("numpy").theta.tobytes() == on_cpu.theta.tobytes()
+    assert on_cpu.to(device).theta.get().tobytes() == on_cpu.theta.tobytes()
+    on_gpu.save(tmp_path / "gpu")
+    on_cpu.save(tmp_path / "cpu")
+    assert (tmp_path / "gpu").read_bytes() == (tmp_path / "cpu").read_bytes()
+    back = gb.load(tmp_path / "cpu", backend=device)
+    assert back.backend is on_gpu.backend
+    assert back.theta.get().tobytes() == on_cpu.theta.tobytes()
+    assert gb.check_gradients(on_gpu, X, SHARES).largest_error < 1e-12
+
+
+@pytest.mark.parametrize("kind", [">f8", "float16", "longdouble", "uint8", "bool"])
+def test_types_that_a_device_lacks_are_cast_on_the_host(kind: str, device: str) -> None:
+    on_cpu, on_gpu = _pair(device)
+    given = (10 * X).astype(kind)
+    _close(on_gpu.forward(given), on_cpu.forward(given))
+    _close(on_gpu.forward(np.asfortranarray(given[::-1])), on_cpu.forward(given[::-1]))
+
+
+BAD: dict[str, Callable[[gb.Network], Any]] = {
+    "NaN": lambda net: net.forward(np.full((2, 5), np.nan)),
+    "beyond float32": lambda net: net.forward(np.full((2, 5), 1e39)),
+    "NaN on the device": lambda net: net.forward(fake_cupy.asarray(np.full((2, 5), np.inf))),
+    "weights": lambda net: net.evaluate(X, SHARES, -WEIGHTS),
+    "shares": lambda net: net.evaluate(X, 2 * SHARES),
+    "labels": lambda net: net.evaluate(X, fake_cupy.asarray(np.full(N, 3))),
+}
+
+
+@pytest.mark.parametrize("call", BAD)
+def test_bad_input_gets_the_same_message(call: str, device: str) -> None:
+    messages = []
+    for net in _pair(device, loss="cross_entropy", output_activation="softmax", dtype="float32"):
+        with pytest.raises(InvalidValue) as raised:
+            BAD[call](net)
+        messages.append(str(raised.value))
+    assert messages[0] == messages[1]
+
+
+def test_memory_that_runs_out_says_what_was_free(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, net = _pair(device)
+    before = net.theta.get()
+    monkeypatch.setattr(fake_cupy.state, "free", 300)
+    index = net.backend.index
+    for call in (lambda: net.forward(X), lambda: gb.fit(net, X, SHARES), lambda: net.loss_and_gradients(X, SHARES)):
+        with pytest.raises(
+            OutOfMemory, match=rf"cuda:{index} has 300 of 1,099,511,627,776 bytes free: .* allocating"
+        ) as raised:
+            call()
+        assert isinstance(raised.value, MemoryError)
+        assert "batch_size" in str(raised.value)
+    with pytest.raises(OutOfMemory, match="bytes free"):
+        gb.Network([5, 100, 3], backend=device)
+    monkeypatch.setattr(fake_cupy.state, "free", 2**40)
+    assert np.array_equal(net.theta.get(), before)
+    assert fake_cupy.state.current == 0, "the device that was current is so again"
+
+
+def test_steps_do_not_wait_for_the_device(device: str) -> None:
+    """Copies to the host stop a GPU: there are as many for ten batches an epoch as for one, and few."""
+    copies = {}
+    for batch_size in (1, N):
+        _, net = _pair(device)
+        fake_cupy.state.copies = 0
+        gb.fit(net, X, SHARES, epochs=5, batch_size=batch_size, tol=None, sample_weight=WEIGHTS)
+        copies[batch_size] = fake_cupy.state.copies
+    assert copies[1] == copies[N] < 40
+
+
+def test_clipping_and_penalty_do_not_wait_for_the_device(device: str) -> None:
+    copies = []
+    for batch_size in (1, N):
+        _, net = _pair(device, l2=0.1)
+        fake_cupy.state.copies = 0
+        gb.fit(net, X, SHARES, epochs=2, batch_size=batch_size, optimizer=OPTIMIZERS["adam"](clip_norm=0.1))
+        copies.append(fake_cupy.state.copies)
+    assert copies[0] == copies[1]
+
+
+# -- the stand-in itself -----------------------------------------------------------------------------------------------
+
+REFUSED: dict[str, tuple[Callable[[Any, Any], Any], type[Exception], str]] = {
+    "numpy.asarray": (lambda cp, x: np.asarray(x), TypeError, "Implicit conversion"),
+    "numpy.ndarray + cupy": (lambda cp, x: np.ones(3) + x, TypeError, "Unsupported type"),
+    "cupy * numpy.ndarray": (lambda cp, x: x * np.ones(3), TypeError, "Unsupported type"),
+    "numpy.ufunc": (lambda cp, x: np.exp(x), TypeError, "."),
+    "numpy.sum": (lambda cp, x: np.sum(x), TypeError, "numpy.sum"),
+    "ufunc of a list": (lambda cp, x: cp.add(x, [1.0, 2.0, 3.0]), TypeError, "Unsupported type"),
+    "ufunc into NumPy": (lambda cp, x: cp.add(x, x, out=np.ones(3)), TypeError, "Unsupported type"),
+    "ufunc with where": (lambda cp, x: cp.add(x, x, where=x > 0), TypeError, "Wrong arguments"),
+    "cast to another kind": (lambda cp, x: cp.add(x, x, out=cp.zeros(3, "int32")), TypeError, "Cannot cast"),
+    "take with mode": (lambda cp, x: cp.take(x, cp.zeros(2, int), mode="clip"), TypeError, "mode"),
+    "take of host indices": (lambda cp, x: cp.take(x, np.zeros(2, int)), TypeError, "Unsupported type"),
+    "take into another type": (
+        lambda cp, x: cp.take(x, cp.zeros(2, int), out=cp.zeros(2, "f4")),
+        TypeError,
+        "mismatch",
+    ),
+    "copyto from NumPy": (lambda cp, x: cp.copyto(x, np.ones(3)), TypeError, "Unsupported type"),
+    "assignment from NumPy": (lambda cp, x: x.__setitem__(..., np.ones(3)), ValueError, "non-scalar"),
+    "sum of NumPy": (lambda cp, x: cp.amax(np.ones(3), out=x), TypeError, "."),
+    "sum into another shape": (lambda cp, x: cp.sum(x, out=x), ValueError, "shape"),
+    "long double": (lambda cp, x: cp.asarray(np.ones(3, "longdouble")), ValueError, "Unsupported dtype"),
+    "another device": (lambda cp, x: cp.cuda.Device(1).__enter__() and cp.exp(x), ValueError, "current device"),
+    "no such device": (lambda cp, x: cp.cuda.Device(7).__enter__(), RuntimeError, "invalid device"),
+    "what it lacks": (lambda cp, x: cp.sinh(x), AttributeError, "sinh"),
+}
+
+
+@pytest.mark.parametrize("call", REFUSED)
+def test_stand_in_refuses(call: str, device: str) -> None:
+    import cupy  # the stand-in
+
+    function, error, says = REFUSED[call]
+    with pytest.raises(error, match=says):
+        function(cupy, cupy.ones(3))
+
+
+def test_stand_in_has_the_signatures_of_cupy() -> None:
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: nothing to compare the stand-in with")
+    from cupyx.scipy.special import erf
+
+    for name in fake_cupy.FUNCTIONS:
+        ours, theirs = (inspect.signature(getattr(module, name)).parameters.values() for module in (fake_cupy, cupy))
+        assert [(p.name, p.kind, p.default) for p in ours] == [(p.name, p.kind, p.default) for p in theirs], name
+    for name, ours in (*fake_cupy.UFUNCS.items(), ("erf", fake_cupy.special.erf)):
+        theirs = erf if name == "erf" else getattr(cupy, name)
+        assert isinstance(theirs, cupy.ufunc)
+        assert (ours.nin, ours.nout) == (theirs.nin, theirs.nout), name
+    methods = {name for name in vars(fake_cupy.ndarray) if not name.startswith("_")}
+    assert {"reshape", "get", "sum"} <= methods <= set(dir(cupy.ndarray))
+    assert cupy.ndarray.__module__ == fake_cupy.ndarray.__module__
+    for name in ("Device", "runtime", "memory", "get_current_stream"):
+        assert hasattr(cupy.cuda, name)
+    assert issubclass(cupy.cuda.memory.OutOfMemoryError, MemoryError)
+    assert issubclass(cupy.cuda.runtime.CUDARuntimeError, RuntimeError)
