@@ -15,10 +15,11 @@ PACKAGE = Path(__file__).parents[1] / "gpubackprop"
 ROWS = ("activations", "losses", "optimizers", "initializers", "schedules")
 # From the top down. A module imports from its own layer or from below; "" is gpubackprop/__init__.py.
 LAYERS = (
-    ("__main__", "cli", "doctor", "datasets", "tables", "scaling", "sklearn", ""),
-    ("training", "gradcheck", "history"),
-    ("network", "architecture", "storage", "inputs", "workspace"),
-    ("backends",),
+    ("__main__", "cli", "sklearn", ""),
+    ("training", "gradcheck"),
+    ("network", "history"),
+    ("inputs", "storage", "workspace"),
+    ("architecture", "backends"),
     ROWS,
     ("checks", "formula", "errors"),
 )

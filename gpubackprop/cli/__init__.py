@@ -1,0 +1,142 @@
+"""The command `gpubackprop`: its arguments, its errors as one line each, its exit status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .. import __version__
+from ..errors import GpubackpropError, InvalidType, InvalidValue, ModelFileError
+from ..optimizers import OPTIMIZERS
+from . import doctor, predict, train
+from .datasets import NAMED
+from .targets import TASKS
+
+BAD_INPUT, FAILURE, BROKEN_PIPE = 2, 1, 141  # the last as a program ended by SIGPIPE: 128 and its number
+
+DATA = f"a data set by name ({', '.join(NAMED)}), or a file: .csv, .npy with a matrix, .npz with X and y"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: the arguments, None for those of the process.
+
+    Returns:
+        The exit status: 0, 1 for a failure, 2 for arguments or files that are not accepted, 130 for Ctrl-C.
+    """
+    arguments = parser().parse_args(argv)
+    try:
+        status = arguments.run(arguments)
+        sys.stdout.flush()
+        return int(status)
+    except (InvalidValue, InvalidType, ModelFileError) as error:
+        return _complain(error, BAD_INPUT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing would complain a second time
+        return BROKEN_PIPE
+    except (GpubackpropError, OSError, MemoryError) as error:
+        return _complain(error, FAILURE)
+    except KeyboardInterrupt:
+        return _complain("interrupted", train.INTERRUPTED)
+
+
+def _complain(error: object, status: int) -> int:
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"gpubackprop: error: {text}", file=sys.stderr)
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = argparse.ArgumentParser(
+        prog="gpubackprop", description="Train multilayer perceptrons by backpropagation, on a GPU or a CPU."
+    )
+    top.add_argument("--version", action="version", version=f"gpubackprop {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_predict(commands)
+    check = commands.add_parser(
+        "doctor", help="say what would run here, and why", description="Say what would run here, and why."
+    )
+    check.set_defaults(run=doctor.doctor)
+    return top
+
+
+def _add_train(commands: Any) -> None:
+    about = "Train a network on data, test it on rows held out, and write the model, its history and its curves."
+    add = commands.add_parser("train", help="train a network on data", description=about).add_argument
+    add("data", metavar="DATA", help=DATA)
+    _add_backend(add)
+    add(
+        "--hidden", metavar="N,N", type=_sizes, default=[512, 256], help="units of the hidden layers (default: 512,256)"
+    )
+    add("--epochs", metavar="N", type=_positive, help="passes over the data (default: 25 to 200, more for fewer rows)")
+    add("--batch-size", metavar="N", type=_positive, help="rows in a step (default: 128, or 512 where there are many)")
+    add(
+        "--optimizer",
+        metavar="NAME",
+        choices=OPTIMIZERS,
+        default="adam",
+        help=f"{', '.join(OPTIMIZERS)} (default: adam)",
+    )
+    add("--lr", metavar="X", type=_rate, help="learning rate to begin with (default: what suits the optimizer)")
+    add("--out", metavar="DIR", help="folder for the results (default: DATA-model)")
+    add("--seed", metavar="N", type=_natural, default=0, help="of weights, batches and the rows held out (default: 0)")
+    add(
+        "--target",
+        metavar="COLUMN",
+        help="a file's column to predict: its name, or its number from 1 (default: the last)",
+    )
+    add("--task", choices=TASKS, help="what to do with a file whose targets may be either")
+    add.__self__.set_defaults(run=train.train)
+
+
+def _add_predict(commands: Any) -> None:
+    about = "Predict with a trained model. Where the targets are known, how well it does is said too."
+    add = commands.add_parser("predict", help="predict with a trained model", description=about).add_argument
+    add("model", metavar="MODEL", help="a model.safetensors that train wrote")
+    add("data", metavar="DATA", help=f"{DATA}; of a data set by name, the part held out is predicted")
+    _add_backend(add)
+    add("--out", metavar="FILE", help="CSV file for the predictions (default: standard output)")
+    add.__self__.set_defaults(run=predict.predict)
+
+
+def _add_backend(add: Callable[..., Any]) -> None:
+    add("--backend", metavar="NAME", help="auto, numpy, cuda or cuda:N (default: GPUBACKPROP_BACKEND, else auto)")
+
+
+def _checked(text: str, kind: Callable[[str], Any], accepts: Callable[[Any], bool], accepted: str) -> Any:
+    """Return the value of an argument, or let argparse say what is accepted."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not accepts(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not accepted; give {accepted}")
+    return value
+
+
+def _positive(text: str) -> int:
+    return _checked(text, int, lambda n: n >= 1, "a whole number of at least 1")
+
+
+def _natural(text: str) -> int:
+    return _checked(text, int, lambda n: n >= 0, "a whole number of at least 0")
+
+
+def _rate(text: str) -> float:
+    return _checked(text, float, lambda x: 0 < x < float("inf"), "a number above 0")
+
+
+def _sizes(text: str) -> list[int]:
+    return _checked(
+        text,
+        lambda t: [int(n) for n in t.split(",")],
+        lambda ns: min(ns) >= 1,
+        "whole numbers of at least 1, as in 256,128",
+    )

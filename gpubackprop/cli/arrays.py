@@ -1,0 +1,93 @@
+"""Users' files of examples in NumPy's formats. No pickle is ever loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy
+
+from .tables import Source, shortened
+
+
+class NpySource(Source):
+    """One matrix of numbers, the target a column of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.names = path, None
+        with _content(self) as file:
+            loaded = numpy.load(file, allow_pickle=False)
+        if not isinstance(loaded, numpy.ndarray):
+            self.refuse("holds several arrays; accepted is one matrix: name a file of numpy.savez .npz")
+        self.matrix = _matrix(self, "the array", loaded)
+        self.columns = self.matrix.shape[1]
+
+    def read(self, target: int | None) -> tuple[numpy.ndarray, numpy.ndarray | None]:
+        """Return the features (N, n_0), and the target's column (N,)."""
+        X = self.matrix if target is None else numpy.delete(self.matrix, target, axis=1)
+        self.check_finite(X, target, lambda i: f"row {i + 1}")
+        return X, None if target is None else self.matrix[:, target]
+
+
+class NpzSource(Source):
+    """A matrix X of numbers and targets y, which count as one column, the last."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.names = path, None
+        with _content(self) as file:
+            loaded = numpy.load(file, allow_pickle=False)
+            arrays = (
+                {"": loaded} if isinstance(loaded, numpy.ndarray) else {name: loaded[name] for name in loaded.files}
+            )
+        if "X" not in arrays:
+            found = "one array without a name" if "" in arrays else f"the arrays {shortened(list(arrays)) or '(none)'}"
+            self.refuse(f"holds {found}; accepted are X (rows, columns) and y (rows,)")
+        self.X, self.y = _matrix(self, "X", arrays["X"]), arrays.get("y")
+        self.columns = self.X.shape[1] + (self.y is not None)
+        if self.y is not None and (self.y.ndim not in (1, 2) or len(self.y) != len(self.X)):
+            self.refuse(
+                f"X has {len(self.X)} rows and y the shape {self.y.shape}; accepted is a y of as many rows as X"
+            )
+
+    def fits(self, features: int) -> bool:
+        """Say whether X has so many columns."""
+        return self.X.shape[1] == features
+
+    def index(self, column: str | None) -> int:
+        """Return the index that stands for y; another column cannot be asked for."""
+        if column is not None:
+            self.refuse(f"--target {column} is for .csv and .npy files; in .npz files the target is the array y")
+        if self.y is None:
+            self.refuse("holds X and no y; training needs X (rows, columns) and y (rows,)")
+        return self.columns - 1
+
+    def read(self, target: int | None) -> tuple[numpy.ndarray, numpy.ndarray | None]:
+        """Return X (N, n_0), and y (N,) or (N, k)."""
+        self.check_finite(self.X, None, lambda i: f"X, row {i + 1}")
+        return self.X, None if target is None else self.y
+
+
+@contextlib.contextmanager
+def _content(source: Source) -> Iterator[BinaryIO]:
+    """Open a file for NumPy, and turn what it says of a malformed one into one line."""
+    try:
+        with source.path.open("rb") as file:
+            yield file
+    except (ValueError, EOFError, OverflowError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        source.refuse(
+            f"no whole file of NumPy arrays of numbers or strings ({error}); accepted are those that numpy.save and "
+            "numpy.savez write; arrays of Python objects are pickles, which can run code: convert them first"
+        )
+
+
+def _matrix(source: Source, name: str, x: numpy.ndarray) -> numpy.ndarray:
+    """Return x as a float64 matrix."""
+    if x.ndim != 2:
+        source.refuse(f"{name} has the shape {x.shape}; accepted is a matrix (rows, columns): reshape it")
+    if x.dtype.kind not in "biuf":
+        source.refuse(f"{name} holds {x.dtype}; accepted are real numbers: encode text as numbers")
+    return x.astype(numpy.float64)
