@@ -58,6 +58,7 @@ class Tool:
 TOOLS = {
     "torch": Tool("PyTorch oracle", partial(_distribution, "torch"), "pip install gpubackprop[oracle]"),
     "scipy": Tool("SciPy oracle", partial(_distribution, "scipy"), "pip install scipy"),
+    "hypothesis": Tool("formulas by hypothesis", partial(_distribution, "hypothesis"), "pip install hypothesis"),
     "host": Tool("kernels on the host", partial(_program, "g++"), "install g++ (Debian: apt-get install g++)"),
     "compile": Tool("kernels compiled for CUDA", _cuda_compiler, "install nvcc, or pip install nvidia-cuda-nvrtc"),
     "cuda": Tool("CUDA device", _cuda_device, "`gpubackprop doctor` says what is missing"),

@@ -15,6 +15,7 @@ import numpy
 from own_rows import Swapping, TwoAgo, pseudo_huber, squash
 
 from gpubackprop.activations import ACTIVATIONS
+from gpubackprop.backends.numpy import NumpyBackend
 from gpubackprop.backends.sources import KERNELS
 from gpubackprop.formula import Trace, cuda_function
 from gpubackprop.losses import LOSSES
@@ -200,6 +201,29 @@ def call(case: Case, index: str) -> str:
         return f"{load}out[0][{index}] = f_{case}({names});"
     store = "".join(f" out[{k}][{index}] = {name};" for k, name in enumerate(case.overwrites))
     return f"{load}f_{case}({names});{store}"
+
+
+def backend_of(block: int = 16) -> NumpyBackend:
+    """Return a backend whose programs work in blocks of so many elements."""
+    backend = NumpyBackend()
+    backend.block = block
+    return backend
+
+
+def run(backend: NumpyBackend, case: Case, arrays: dict[str, Any], out: Any = None) -> list[numpy.ndarray]:
+    """Run a formula on copies; check that it wrote nothing but its outputs."""
+    mine = {name: a.copy() for name, a in arrays.items()}
+    if isinstance(out, str):
+        out = mine[out]
+    outputs = [mine[name] for name in case.overwrites] or [
+        numpy.empty_like(arrays[case.arguments[0]]) if out is None else out
+    ]
+    with backend.running(0.0):
+        backend._run(case.trace, mine, outputs, case.overwrites)
+    for name, before in arrays.items():
+        if not any(mine[name] is output for output in outputs):
+            assert numpy.array_equal(mine[name], before, equal_nan=True), f"{name} was written"
+    return outputs
 
 
 def host_library(folder: Path) -> ctypes.CDLL:

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import formulas
-import hypothesis
 import numpy
 import pytest
 from conftest import TOOLS
-from formulas import CASES, PLAIN, Case
-from hypothesis import strategies as st
+from formulas import CASES, PLAIN, Case, backend_of, run
 
 import gpubackprop as gb
 from gpubackprop.activations import Activation
@@ -59,28 +57,6 @@ def _assert_close(given: Any, expected: Any, ulps: float, scale: Any) -> None:
 # -- as a program of array operations ----------------------------------------------------------------------------------
 
 
-def _backend(block: int = 16) -> NumpyBackend:
-    backend = NumpyBackend()
-    backend.block = block
-    return backend
-
-
-def _run(backend: NumpyBackend, case: Case, arrays: dict[str, Any], out: Any = None) -> list[numpy.ndarray]:
-    """Run a formula on copies; check that it wrote nothing but its outputs."""
-    mine = {name: a.copy() for name, a in arrays.items()}
-    if isinstance(out, str):
-        out = mine[out]
-    outputs = [mine[name] for name in case.overwrites] or [
-        numpy.empty_like(arrays[case.arguments[0]]) if out is None else out
-    ]
-    with backend.running(0.0):
-        backend._run(case.trace, mine, outputs, case.overwrites)
-    for name, before in arrays.items():
-        if not any(mine[name] is output for output in outputs):
-            assert numpy.array_equal(mine[name], before, equal_nan=True), f"{name} was written"
-    return outputs
-
-
 @each_dtype
 @each_case
 def test_program_computes_the_formula(case: Case, dtype: str) -> None:
@@ -88,7 +64,7 @@ def test_program_computes_the_formula(case: Case, dtype: str) -> None:
     assert arrays[case.arguments[0]].size % 16 != 0  # the last block is a smaller one
     with numpy.errstate(all="ignore"):
         scale = formulas.magnitude(case.trace, arrays)
-    for given, expected in zip(_run(_backend(), case, arrays), _direct(case, arrays), strict=True):
+    for given, expected in zip(run(backend_of(), case, arrays), _direct(case, arrays), strict=True):
         assert given.dtype == dtype
         _assert_close(given, expected, 8, scale)
 
@@ -97,22 +73,22 @@ def test_program_computes_the_formula(case: Case, dtype: str) -> None:
 @each_case
 def test_block_size_changes_nothing(case: Case, dtype: str) -> None:
     arrays = {name: a[:33] for name, a in formulas.inputs(case, dtype).items()}
-    expected = _run(_backend(1 << 20), case, arrays)
+    expected = run(backend_of(1 << 20), case, arrays)
     for block in (1, 16, 32, 33):
-        for given, whole in zip(_run(_backend(block), case, arrays), expected, strict=True):
+        for given, whole in zip(run(backend_of(block), case, arrays), expected, strict=True):
             numpy.testing.assert_array_max_ulp(given, whole, maxulp=2)
     for size in (1, 2):
         short = {name: a[:size] for name, a in arrays.items()}
-        for given, whole in zip(_run(_backend(), case, short), expected, strict=True):
+        for given, whole in zip(run(backend_of(), case, short), expected, strict=True):
             numpy.testing.assert_array_max_ulp(given, whole[:size], maxulp=2)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.overwrites], ids=str)
 def test_output_may_take_the_place_of_any_input(case: Case) -> None:
     arrays = formulas.inputs(case, "float64")
-    [expected] = _run(_backend(), case, arrays)
+    [expected] = run(backend_of(), case, arrays)
     for name in case.trace.inputs:
-        [given] = _run(_backend(), case, arrays, out=name)
+        [given] = run(backend_of(), case, arrays, out=name)
         numpy.testing.assert_array_equal(given, expected)
 
 
@@ -123,77 +99,9 @@ def test_hyperparameters_may_be_numbers(case: Case) -> None:
     spread = arrays | {name: numpy.full(37, number) for name, number in scalars.items()}
     mine = {name: a.copy() for name, a in arrays.items()} | scalars
     outputs = [mine[name] for name in case.overwrites]
-    _backend()._run(case.trace, mine, outputs, case.overwrites)
+    backend_of()._run(case.trace, mine, outputs, case.overwrites)
     for given, expected in zip(outputs, _direct(case, spread), strict=True):
         numpy.testing.assert_allclose(given, expected, rtol=1e-15)
-
-
-STATEMENT = st.tuples(
-    st.sampled_from(["+", "-", "*", "/", "negative", "abs", "sqrt", "minimum", "maximum", "<", "<=", ">", ">="]),
-    *[st.integers(0, 30)] * 4,
-)
-NUMBERS = (0.5, 2.0, -1.0, 0.0)
-
-
-def _formula(statements: list[Any], outputs: list[int]) -> Callable[..., Any]:
-    """Return a formula of single statements, each on inputs, numbers and what earlier ones computed."""
-
-    def formula(m: Any, *inputs: Any) -> Any:
-        values = list(inputs)
-        for operation, i, j, k, l in statements:
-            a, b, c, d = (
-                values[i % len(values)],
-                *([*values, *NUMBERS][n % (len(values) + len(NUMBERS))] for n in (j, k, l)),
-            )
-            values.append(_statement(m, operation, a, b, c, d))
-        pool = [*values, *NUMBERS]
-        return tuple(pool[n % len(pool)] for n in outputs)
-
-    return formula
-
-
-def _statement(m: Any, operation: str, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """Only what IEEE 754 rounds correctly, and no division by zero: then equal means equal."""
-    conditions = {"<": lambda: a < b, "<=": lambda: a <= b, ">": lambda: a > b, ">=": lambda: a >= b}
-    others = {
-        "+": lambda: a + b,
-        "-": lambda: b - a,
-        "*": lambda: a * b,
-        "/": lambda: b / (m.abs(a) + 1.0),
-        "negative": lambda: -a,
-        "abs": lambda: m.abs(a),
-        "sqrt": lambda: m.sqrt(a),
-        "minimum": lambda: m.minimum(a, b),
-        "maximum": lambda: m.maximum(b, a),
-    }
-    return m.where(conditions[operation](), c, d) if operation in conditions else others[operation]()
-
-
-@hypothesis.settings(max_examples=400, deadline=None, derandomize=True, database=None)
-@hypothesis.given(
-    statements=st.lists(STATEMENT, max_size=12),
-    count=st.integers(1, 3),
-    outputs=st.lists(st.integers(0, 30), min_size=1, max_size=3),
-    places=st.permutations([0, 1, 2]),
-    block=st.sampled_from([3, 16, 100]),
-)
-def test_any_formula_into_any_inputs(statements: Any, count: int, outputs: Any, places: Any, block: int) -> None:
-    """Outputs overwrite as many inputs, in any order; a single one also lands beside them or in any of them."""
-    names = ["x", "y", "z"][:count]
-    formula = _formula(statements, outputs[:count])
-    source = trace(formula, names)
-    rng = numpy.random.default_rng(5)
-    arrays = {name: numpy.round(rng.normal(0, 2, 10), 1) for name in names}
-    with numpy.errstate(all="ignore"):
-        expected = [numpy.broadcast_to(r, 10) for r in formula(PLAIN, *arrays.values())]
-    overwrites = tuple(names[k] for k in places if k < count)[: len(expected)]
-    given = _run(_backend(block), Case("", source, tuple(names), overwrites, formula), arrays)
-    for one, other in zip(given, expected, strict=True):
-        numpy.testing.assert_array_equal(one, other)
-    if len(expected) == 1:
-        for out in (None, *names):
-            [one] = _run(_backend(block), Case("", source, tuple(names), (), formula), arrays, out)
-            numpy.testing.assert_array_equal(one, expected[0])
 
 
 def test_equal_subexpressions_are_computed_once() -> None:
@@ -203,17 +111,17 @@ def test_equal_subexpressions_are_computed_once() -> None:
 
 def test_slots_that_move_up(tmp_path: Path) -> None:
     """An output may be the old value of a slot that another output overwrites."""
-    backend, [case] = _backend(), [case for case in CASES if case.name == "two_ago"]
+    backend, [case] = backend_of(), [case for case in CASES if case.name == "two_ago"]
     arrays = {
         name: numpy.full(3, value) for name, value in zip(case.arguments, (1.0, 3.0, 6.0, 9.0, 0.5, 1.0), strict=True)
     }
-    w, previous, before = _run(backend, case, arrays)
+    w, previous, before = run(backend, case, arrays)
     assert (w[0], previous[0], before[0]) == (-2.0, 3.0, 6.0)  # 1 − 0.5 (3 + 6 + 9) / 3; then each moves up by one
     [case] = [case for case in CASES if case.name == "swapping"]
     arrays = {
         name: numpy.full(3, value) for name, value in zip(case.arguments, (1.0, 3.0, 6.0, 9.0, 0.5, 1.0), strict=True)
     }
-    w, p, q = _run(backend, case, arrays)
+    w, p, q = run(backend, case, arrays)
     assert (w[0], p[0], q[0]) == (-2.0, 12.0, 6.0)  # 1 − 0.5 · 6; then p = 9 + 3 and q = 6
 
 
