@@ -55,7 +55,11 @@ class Optimizer(Checked):
 
     def hyper(self, t: int) -> dict[str, float]:
         """Return ``h`` for step t = 0, 1, ..., with the learning rate of the schedule."""
-        return self.scalars(t, rate(as_schedule(self.learning_rate), t))
+        return self.scalars(t, self.rate(t))
+
+    def rate(self, t: int) -> float:
+        """Return the learning rate of step t = 0, 1, ...: the number given, or what the schedule says."""
+        return rate(as_schedule(self.learning_rate), t)
 
     @cached_property
     def update(self) -> Trace:

@@ -45,7 +45,8 @@ def fit(
 
     All arguments are checked before the first step; a call that is refused leaves the network as it was. Training
     ends early, with a warning, at the first epoch whose loss or parameters are not finite (the parameters of the
-    epoch before are kept) and on Ctrl-C (after a whole step).
+    epoch before are kept) and on Ctrl-C (after a whole step). An exception from a callback passes through, and the
+    network is as its last epoch left it.
 
     Args:
         net: the network; its parameters go on from what they are.
@@ -209,7 +210,7 @@ class _Run:
     @property
     def learning_rate(self) -> float:
         """The rate of the last step."""
-        return self.optimizer.hyper(max(self.t - 1, 0))["rate"]
+        return self.optimizer.rate(max(self.t - 1, 0))
 
     def keep_if_finite(self, loss: float) -> bool:
         """Remember the parameters if they and the loss are finite, else go back to those remembered."""

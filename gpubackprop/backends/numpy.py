@@ -48,7 +48,7 @@ class NumpyBackend:
     def __init__(self, xp: Any = numpy) -> None:
         self.xp = xp
         self._operations = {False: real_operations(xp, self._erf()), True: complex_operations(xp)}
-        self._programs: weakref.WeakKeyDictionary[Trace, dict[bool, Program]] = weakref.WeakKeyDictionary()
+        self._programs: weakref.WeakKeyDictionary[Trace, dict[tuple[Any, ...], Program]] = weakref.WeakKeyDictionary()
         self._scratch = Scratch()
 
     def _erf(self) -> Any:
@@ -113,16 +113,16 @@ class NumpyBackend:
     ) -> None:
         """Run a trace on arrays; it is compiled at its first use."""
         is_complex = outputs[0].dtype.kind == "c"
-        programs = self._programs.setdefault(source, {})
-        if is_complex not in programs:
+        programs, key = self._programs.setdefault(source, {}), (is_complex, tuple(overwrites))
+        if key not in programs:
             spelled = source if "erf" in self._operations[is_complex] else spell_out(source, "erf", erf)
-            programs[is_complex] = Program(spelled, overwrites)
+            programs[key] = Program(spelled, overwrites)
         dtype = {"real": str(outputs[0].dtype), "truth": "bool"}
 
         def scratch(kind: str, number: int, size: int) -> Any:
             return self._scratch.take(self.xp, dtype[kind], number, size)
 
-        programs[is_complex].run(self._operations[is_complex], inputs, outputs, self.block, scratch)
+        programs[key].run(self._operations[is_complex], inputs, outputs, self.block, scratch)
 
     def _temporary(self, name: str, like: Any, shape: tuple[int, ...]) -> Any:
         """Return scratch memory for a row operation, of the type of an array."""
