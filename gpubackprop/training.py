@@ -120,6 +120,7 @@ def _epochs(
             if any(isinstance(stop, (bool, numpy.bool_)) and stop for stop in stops):
                 return f"a callback stopped it after epoch {epoch}"
         if interrupted():
+            run.keep_if_finite(0.0)  # what diverged within the epoch is not kept
             return _interrupted(epoch)
         converged = patience.exhausted_by(history)
         if converged is not None:
@@ -165,22 +166,24 @@ class _Run:
         self.batch = [
             None if a is None or not shuffle else zeros((batch_size, a.shape[1]), net.dtype) for a in self.data
         ]
-        self.total, self.term = zeros((), "float64"), zeros((), "float64")
+        self.total, self.weight, self.term = (zeros((), "float64") for _ in range(3))
         self.t = 0
 
     def epoch(self, interrupted: Callable[[], bool]) -> float:
         """Take one step per batch; return the mean loss."""
-        rows, weight = len(self.data[0]), 0.0
+        rows = len(self.data[0])
         order = None
         if self.order is not None:
             self.rng.shuffle(self.order)
             order = self.net.backend.asarray(self.order, "int64")
-        self.total[...] = 0.0
+        self.total[...] = self.weight[...] = 0.0
         for start in range(0, rows, self.batch_size):
             if interrupted():
                 break
-            weight = weight + self.step(order, start, min(self.batch_size, rows - start))
-        return float(self.total) / float(weight) if weight else math.nan  # no step: interrupted before the first
+            weight = self.step(order, start, min(self.batch_size, rows - start))
+            self.net.backend.xp.add(self.weight, weight, out=self.weight)
+        weight = float(self.weight)
+        return float(self.total) / weight if weight else math.nan  # no step: interrupted before the first
 
     def step(self, order: Any, start: int, rows: int) -> Any:
         """Take the step of one batch; return its weight in the mean loss."""
@@ -288,10 +291,11 @@ def _unchanged_if_refused(net: Network) -> Iterator[None]:
 def _interruptible() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C into a flag, asked between steps; a second one interrupts at once, as usual."""
     flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag.is_set  # Python gives signals to the main thread alone
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or previous in (None, signal.SIG_IGN):
+        # Python gives signals to the main thread alone; what ignores Ctrl-C, or is not Python's to put back, stays
+        yield flag.is_set
         return
-    previous = signal.getsignal(signal.SIGINT) or signal.SIG_DFL
 
     def set_flag(number: int, frame: Any) -> None:
         flag.set()
@@ -307,7 +311,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 @contextlib.contextmanager
 def _bar(progress: bool | None, epochs: int) -> Iterator[Callable[[History], None]]:
     """Show a progress bar over the epochs; yield what is called with the history after each."""
-    wanted = sys.stderr.isatty() if progress is None else boolean("progress", progress)
+    wanted = bool(sys.stderr and sys.stderr.isatty()) if progress is None else boolean("progress", progress)
     try:
         from tqdm import tqdm
     except ImportError as error:

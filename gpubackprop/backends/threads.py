@@ -36,6 +36,14 @@ def for_products_of(flops: float) -> contextlib.AbstractContextManager[Any]:
     return _one_thread.held(controller)
 
 
+def _take_control() -> None:
+    """Let this thread set the number: from 3.8 on threadpoolctl ignores all threads but the first that did, silently."""
+    from threadpoolctl import OpenBLASController
+
+    with contextlib.suppress(AttributeError):  # older releases know no such thread
+        OpenBLASController.clear_controlling_thread(force=True)
+
+
 class _OneThread:
     """The BLAS at one thread while anybody wants that: the number belongs to the process, computations may overlap."""
 
@@ -46,7 +54,9 @@ class _OneThread:
     @contextlib.contextmanager
     def held(self, controller: Any) -> Iterator[None]:
         with self._lock:
-            self._limit = self._limit or controller.limit(limits=1)
+            if self._limit is None:
+                _take_control()
+                self._limit = controller.limit(limits=1)
             self._holders += 1
         try:
             yield
@@ -55,7 +65,9 @@ class _OneThread:
                 self._holders -= 1
                 if self._holders == 0:
                     self._limit, limit = None, self._limit
+                    _take_control()
                     limit.restore_original_limits()
+                    _take_control()
 
 
 _one_thread = _OneThread()

@@ -25,6 +25,8 @@ class NpySource(Source):
             self.refuse("holds several arrays; accepted is one matrix: name a file of numpy.savez .npz")
         self.matrix = _matrix(self, "the array", loaded)
         self.columns = self.matrix.shape[1]
+        if self.columns == 0:
+            self.refuse("has no columns; accepted is a matrix of features and a target")
 
     def read(self, target: int | None) -> tuple[numpy.ndarray, numpy.ndarray | None]:
         """Return the features (N, n_0), and the target's column (N,)."""
@@ -48,7 +50,7 @@ class NpzSource(Source):
             self.refuse(f"holds {found}; accepted are X (rows, columns) and y (rows,)")
         self.X, self.y = _matrix(self, "X", arrays["X"]), arrays.get("y")
         self.columns = self.X.shape[1] + (self.y is not None)
-        if self.y is not None and (self.y.ndim not in (1, 2) or len(self.y) != len(self.X)):
+        if self.y is not None and (self.y.ndim not in (1, 2) or len(self.y) != len(self.X) or 0 in self.y.shape[1:]):
             self.refuse(
                 f"X has {len(self.X)} rows and y the shape {self.y.shape}; accepted is a y of as many rows as X"
             )

@@ -44,7 +44,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         "processor": list(_processor()),
         "graphics processor": list(_gpu()),
         "environment": [(name, repr(os.environ[name]) if name in os.environ else "not set") for name in VARIABLES],
-        "files": [("package", str(Path(__file__).parent)), ("kernels", _kernels())],
+        "files": [("package", str(Path(__file__).parents[1])), ("kernels", _kernels())],
     }
     for title, lines in sections.items():
         print(f"{title}")

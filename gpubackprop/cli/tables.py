@@ -104,7 +104,7 @@ class CsvSource(Source):
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """Go through the rows that are not blank, each with its line number."""
         with self.path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, strict=True)
             try:
                 for row in reader:
                     if len(row) > 1 or (row and row[0].strip()):

@@ -35,6 +35,13 @@ def told_task(source: Source, values: Any, task: str | None) -> str:
             source.refuse(
                 f"the target holds text, {text!r}; --task regression needs numbers: --target says which column"
             )
+        numbers = sum(number(cell) is not None for cell in values)
+        if task is None and 2 * numbers > len(values):
+            text = next(cell for cell in values if number(cell) is None)
+            source.refuse(
+                f"the target is {text!r} in one row and a number in {numbers} of {len(values)}; fill in what is missing "
+                "or leave the row out, or add --task classification"
+            )
         return "classification"
     if values.ndim == 2:
         if task == "classification":

@@ -54,10 +54,10 @@ def train(arguments: argparse.Namespace) -> int:
     data = to_train_on(arguments.data, arguments.target, arguments.task)
     rows, held_out = data.split(arguments.seed)
     say("data", _about(data, len(rows), len(held_out)))
-    folder = _writable(arguments.out or f"{Path(data.name).stem}-model")
     features = (Scale.one_unit if data.one_unit else Scale.standard)(data.X[rows])
     targets = None if data.classes else Scale.standard(_as_columns(data.y[rows]))
     net = _network(arguments, data, features.needs_float64 or (targets is not None and targets.needs_float64))
+    folder = _writable(arguments.out or f"{Path(data.name).stem}-model")
     say("network", _described(net))
     y = data.y[rows] if targets is None else targets.apply(_as_columns(data.y[rows]), net.dtype)
     history, status = _fit(net, features.apply(data.X[rows], net.dtype), y, arguments)
@@ -131,7 +131,7 @@ def _fit(net: Network, X: numpy.ndarray, y: numpy.ndarray, arguments: argparse.N
         "training",
         f"{arguments.optimizer}, rate {rate:g} falling to 0, batches of {batch_size}, at most {epochs} epochs",
     )
-    bar = sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
+    bar = bool(sys.stderr and sys.stderr.isatty()) and importlib.util.find_spec("tqdm") is not None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         history = fit(
