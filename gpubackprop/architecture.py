@@ -98,7 +98,7 @@ def named(name: str, value: Any, table: Mapping[str, _Named], kind: type[_Named]
 
 
 def _sizes(sizes: Any) -> tuple[int, ...]:
-    if isinstance(sizes, (str, bytes)) or not hasattr(sizes, "__iter__"):
+    if isinstance(sizes, (str, bytes, set, frozenset, dict)) or not hasattr(sizes, "__iter__"):
         raise InvalidType(f"sizes must be a sequence of integers such as [784, 256, 10], got {sizes!r}")
     checked = tuple(integer(f"sizes[{l}]", n, 1) for l, n in enumerate(sizes))
     if len(checked) < 2:

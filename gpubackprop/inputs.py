@@ -111,7 +111,8 @@ def like(result: Any, given: Any, backend: NumpyBackend) -> Any:
         return backend.to_numpy(result)
     if namespace.__name__ == "cupy":
         return namespace.asarray(result)
-    return namespace.from_dlpack(backend.to_numpy(result))
+    on_device = hasattr(given, "__cuda_array_interface__")
+    return namespace.from_dlpack(sys.modules["cupy"].asarray(result) if on_device else backend.to_numpy(result))
 
 
 def _namespace(x: Any) -> Any:

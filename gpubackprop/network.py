@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from .activations import Activation
 from .architecture import Architecture
 from .backends import resolve
 from .checks import choice, integer
+from .errors import InvalidValue
 from .formula import Row
 from .initializers import Initializer
 from .losses import Loss
@@ -52,9 +54,6 @@ class Network:
         seed: of the initial weights: an integer, or None for a different network each time.
 
     Attributes:
-        theta: all parameters, one flat array of the backend; W_l, then b_l, layer by layer, each layer aligned to 16
-            elements (what lies between is zero and stays so).
-        parameters: [(W_1, b_1), ...], views of `theta`.
         backend: where the network runs; ``backend.name`` is "numpy" or "cuda".
         metadata: strings that `save` writes into the file, by name.
 
@@ -98,10 +97,24 @@ class Network:
         self.precision = choice("precision", precision, backend.precisions)
         self.metadata: dict[str, str] = {}
         self.layout = Layout(architecture.shapes)
-        self.theta = backend.zeros(self.layout.size, architecture.dtype)
-        self.parameters = self.layout.views(self.theta)
+        self._theta = backend.zeros(self.layout.size, architecture.dtype)
+        self._parameters = self.layout.views(self._theta)
         self._gradient: Any = None
         self._kept: Workspace | None = None
+        self._training = threading.Lock()  # of gradient and buffers, which threads share
+
+    @property
+    def theta(self) -> Any:
+        """All parameters in one flat array of the backend, to change by ``net.theta[...] = values``.
+
+        W_l, then b_l, layer by layer, each layer aligned to 16 elements; what lies between is zero and stays so.
+        """
+        return self._theta
+
+    @property
+    def parameters(self) -> list[tuple[Any, Any]]:
+        """[(W_1, b_1), ...], views of `theta`, to change by ``W[...] = values``."""
+        return list(self._parameters)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -133,7 +146,7 @@ class Network:
     def _set_parameters(self, parameters: Iterable[tuple[numpy.ndarray, numpy.ndarray]]) -> None:
         """Copy NumPy's [(W_1, b_1), ...], taken one by one, into the network's own."""
         with self.backend.running(0.0):
-            for own, given in zip(self.parameters, parameters, strict=True):
+            for own, given in zip(self._parameters, parameters, strict=True):
                 for view, values in zip(own, given, strict=True):
                     view[...] = self.backend.asarray(values, self.dtype)
 
@@ -142,7 +155,7 @@ class Network:
     def _forward(self, ws: Workspace) -> None:
         """Equations 1 and 2, from ws.h[0] = x to ws.a[L]."""
         backend = self.backend
-        for l, (W, b) in enumerate(self.parameters, start=1):
+        for l, (W, b) in enumerate(self._parameters, start=1):
             backend.affine(ws.h[l - 1], W, b, ws.z[l])  # z_l = a_{l-1} W_l + b_l     (1)
             backend.activate(self.activations[l - 1], ws.z[l], ws.a[l])  # a_l = σ_l(z_l)   (2)
             if ws.mask[l] is not None:
@@ -154,15 +167,15 @@ class Network:
             self.loss, self.activations[-1], ws.y, ws.z[-1], ws.a[-1], ws.weight, ws.delta[-1], ws.value
         )
         if self.architecture.l2:
-            for W, _ in self.parameters:
+            for W, _ in self._parameters:
                 self.backend.penalty(self.architecture.l2, W, ws.value)
 
     def _backward(self, ws: Workspace) -> None:
         """Equations 3 to 6 after `_forward`: the loss into ws.value and ∂L/∂θ into self.gradient."""
         backend, delta, gradients = self.backend, ws.delta, self.layout.views(self.gradient)
         self._output(ws)  # δ_L = ∂L/∂a_L ⊙ σ'_L(z_L)   (3)
-        for l in range(len(self.parameters), 0, -1):
-            (W, _), (dW, db) = self.parameters[l - 1], gradients[l - 1]
+        for l in range(len(self._parameters), 0, -1):
+            (W, _), (dW, db) = self._parameters[l - 1], gradients[l - 1]
             backend.weight_gradient(ws.h[l - 1], delta[l], dW)  # ∂L/∂W_l = a_{l-1}ᵀ δ_l   (5)
             backend.bias_gradient(delta[l], db)  # ∂L/∂b_l = Σ_rows δ_l   (6)
             if self.architecture.l2:
@@ -271,12 +284,13 @@ class Network:
         """
         x, t, w = self._batch(X, y, sample_weight)
         given = None if masks is None else inputs.masks(masks, len(x), self.sizes[1:-1], self.backend, self.dtype)
-        with self.backend.running(self.flops(len(x))):
+        with self._training, self.backend.running(self.flops(len(x))):
             ws = self._workspace(len(x), dropout=masks is not None).load(x, t, w)
             if given is not None:
                 ws.mask[1:-1] = given
             self._forward(ws)
             self._backward(ws)
+            ws.unload()
             return float(ws.value), self.layout.views(self.gradient.copy())
 
     def draw_masks(self, rows: int, seed: int | None = None) -> list[numpy.ndarray]:
@@ -326,7 +340,10 @@ class Network:
         Raises:
             OSError: the file cannot be written.
             InvalidType: metadata that is not strings by name.
+            InvalidValue: parameters that are not finite, or two rows with one name, which no reader could tell apart.
         """
+        if not self.backend.is_finite(self.theta):
+            raise InvalidValue("the parameters hold NaN or infinity, which no file may: nothing was written")
         storage.write(path, self.architecture, self.metadata, self._host_parameters())
 
     @property
@@ -345,6 +362,12 @@ class Network:
         """
         products = [m * n for m, n in self.layout.shapes]
         return 2.0 * rows * (3 * sum(products) - products[0])
+
+    def __copy__(self) -> Network:
+        return self._copy(self.backend, self.dtype)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+        return self._copy(self.backend, self.dtype)
 
     def __repr__(self) -> str:
         names = " ".join(row.name for row in self.activations)
@@ -365,7 +388,7 @@ class Network:
 
     def _host_parameters(self) -> list[tuple[numpy.ndarray, numpy.ndarray]]:
         """Return [(W_1, b_1), ...] as NumPy arrays."""
-        return [(self.backend.to_numpy(W), self.backend.to_numpy(b)) for W, b in self.parameters]
+        return [(self.backend.to_numpy(W), self.backend.to_numpy(b)) for W, b in self._parameters]
 
     def _workspace(self, rows: int, *, dropout: bool) -> Workspace:
         """Return buffers for a training step on so many rows, those of the last call if they suffice."""
@@ -402,7 +425,7 @@ def load(path: str | os.PathLike[str], *, backend: str | None = None, rows: Sequ
     with storage.reading(path, rows) as stored, place.running(0.0):
         network._build(stored.architecture, place, "float32")
         network.metadata = stored.metadata
-        for l, pair in enumerate(network.parameters, start=1):
+        for l, pair in enumerate(network._parameters, start=1):
             for letter, view in zip("Wb", pair, strict=True):
                 for part, values in stored.blocks(f"{letter}_{l}"):
                     view[part] = place.asarray(values, network.dtype)

@@ -66,9 +66,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         InvalidType: the path is no path.
         InvalidValue: the path names no file.
     """
-    target = _path(path)
-    if not target.name:
+    if not _path(path).name:
         raise InvalidValue(f"path must be that of a file to write, got {os.fspath(path)!r}, which names no file")
+    target = Path(os.path.realpath(path))  # what a link points at is replaced, not the link
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise InvalidValue(f"path must be that of a file to write, got {os.fspath(path)!r}, a pipe or a device")
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")  # short: the name of the target may be of any length
     try:
         with temporary.open("xb") as file:
@@ -109,6 +111,7 @@ def write(path: str | os.PathLike[str], architecture: Architecture, metadata: An
     """
     if not isinstance(metadata, dict) or not all(isinstance(x, str) for pair in metadata.items() for x in pair):
         raise InvalidType(f"metadata must be a dict of strings by name, got {metadata!r}")
+    _refuse_namesakes([*architecture.activations, architecture.loss])
     network = {field.name: getattr(architecture, field.name) for field in dataclasses.fields(architecture)}
     header = json.dumps({"format": FORMAT, "network": network, "metadata": metadata}, default=_row_as_dict)
     tensors = {f"{letter}_{l}": x for l, pair in enumerate(parameters, 1) for letter, x in zip("Wb", pair, strict=True)}
@@ -122,10 +125,20 @@ def write(path: str | os.PathLike[str], architecture: Architecture, metadata: An
         file.write(content)
 
 
+def _refuse_namesakes(rows: Sequence[Row]) -> None:
+    """Refuse rows that a file could not tell apart: those of this package, or another of the same name."""
+    known: dict[tuple[type[Row], str], Row] = {
+        (type(row), row.name): row for row in (*ACTIVATIONS.values(), *LOSSES.values())
+    }
+    for row in rows:
+        other = known.setdefault((type(row), row.name), row)
+        if dataclasses.replace(other, parameters=row.parameters) != row:
+            raise InvalidValue(
+                f"there are two rows with the name {row.name!r}, which `load` could not tell apart: rename yours"
+            )
+
+
 def _row_as_dict(row: Row) -> dict[str, Any]:
-    own = {**ACTIVATIONS, **LOSSES}.get(row.name)
-    if own is not None and own(**row.parameters) != row:
-        raise InvalidValue(f"{row.name!r} is a row of this package, which `load` would take: give yours another name")
     return {"name": row.name, "parameters": dict(row.parameters)}
 
 
@@ -144,19 +157,29 @@ def reading(path: str | os.PathLike[str], rows: Sequence[Row] = ()) -> Iterator[
         ModelFileError: it is no such file, here or while its parameters are read.
         OSError: it cannot be opened.
         InvalidType: the path is no path, or rows are not rows.
-        InvalidValue: the path is no path.
+        InvalidValue: the path is no path, or rows with one name.
     """
     if not isinstance(rows, (list, tuple)) or not all(isinstance(row, (Activation, Loss)) for row in rows):
         raise InvalidType(f"rows must be a sequence of objects of type Activation or Loss, got {rows!r}")
+    _refuse_namesakes(rows)
     place = _path(path)
-    try:
-        _check_header(place)
-        with safetensors.safe_open(place, framework="numpy") as file:
+    with contextlib.ExitStack() as stack:
+        with _refusing(place):
+            _check_header(place)
+            file = stack.enter_context(safetensors.safe_open(place, framework="numpy"))
             about = json.loads((file.metadata() or {})[_KEY])
             _check_format(about["format"])
             architecture = _architecture(about["network"], rows, len(file.keys()) // 2)
             _check_tensors(file, architecture)
-            yield Stored(architecture, _strings(about["metadata"]), functools.partial(_blocks, file))
+            stored = Stored(architecture, _strings(about["metadata"]), functools.partial(_blocks, place, file))
+        yield stored
+
+
+@contextlib.contextmanager
+def _refusing(place: Path) -> Iterator[None]:
+    """Turn whatever goes wrong with a file's content into the one exception for that."""
+    try:
+        yield
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = f"it has no entry {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         raise ModelFileError(
@@ -219,14 +242,15 @@ def _check_tensors(file: Any, architecture: Architecture) -> None:
             raise ValueError(f"{name} is {tensor.get_shape()} of {tensor.get_dtype()}, not {shape} of {kind}")
 
 
-def _blocks(file: Any, name: str) -> Iterator[tuple[slice, numpy.ndarray]]:
+def _blocks(place: Path, file: Any, name: str) -> Iterator[tuple[slice, numpy.ndarray]]:
     """Yield a tensor some rows at a time: the library maps the file, and a whole tensor would be a second copy."""
-    tensor = file.get_slice(name)
-    length, *rest = tensor.get_shape()
-    step = max(_BLOCK // math.prod(rest), 1)
-    for start in range(0, length, step):
-        rows = slice(start, min(start + step, length))
-        block = tensor[rows]
-        if not (math.isfinite(block.min()) and math.isfinite(block.max())):
-            raise ValueError(f"{name} holds NaN or infinity")
-        yield rows, block
+    with _refusing(place):
+        tensor = file.get_slice(name)
+        length, *rest = tensor.get_shape()
+        step = max(_BLOCK // math.prod(rest), 1)
+        for start in range(0, length, step):
+            rows = slice(start, min(start + step, length))
+            block = tensor[rows]
+            if not (math.isfinite(block.min()) and math.isfinite(block.max())):
+                raise ValueError(f"{name} holds NaN or infinity")
+            yield rows, block

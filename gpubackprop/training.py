@@ -15,7 +15,7 @@ from typing import Any
 import numpy
 
 from .checks import boolean, choice, integer, real
-from .errors import DivergenceWarning, GpubackpropError, InterruptWarning, InvalidType, InvalidValue, MissingDependency
+from .errors import DivergenceWarning, InterruptWarning, InvalidType, InvalidValue, MissingDependency
 from .history import History
 from .network import PREDICT_ROWS, Network
 from .optimizers import OPTIMIZERS, Optimizer
@@ -86,10 +86,9 @@ def fit(
     history = History(samples=len(batch[0]), backend=net.backend.description)
     with _bar(progress, epochs) as show, _interruptible() as interrupted, net.backend.running(net.flops(batch_size)):
         run = _Run(net, *batch, rule, batch_size, shuffle, seed)
-        with _unchanged_if_refused(net):
-            history.stopped_because = _epochs(
-                run, history, epochs, validation, _Patience(tol, patience), calls, show, interrupted
-            )
+        history.stopped_because = _epochs(
+            run, history, epochs, validation, _Patience(tol, patience), calls, show, interrupted
+        )
     return history
 
 
@@ -106,13 +105,15 @@ def _epochs(
     """Run epochs until something stops them, and record each; return what it was."""
     for epoch in range(1, epochs + 1):
         started = time.perf_counter()
-        loss = run.epoch(interrupted)
+        with run.undone_by_failure():
+            loss = run.epoch(interrupted)
         if not interrupted():
             if not run.keep_if_finite(loss):
                 return _diverged(epoch, run.learning_rate)
             history.loss.append(loss)
             if validation is not None:
-                history.validation_loss.append(run.evaluate(*validation))
+                with run.undone_by_failure():
+                    history.validation_loss.append(run.evaluate(*validation))
             history.learning_rate.append(run.learning_rate)
             history.seconds.append(time.perf_counter() - started)
             show(history)
@@ -160,7 +161,7 @@ class _Run:
         self.validation: Workspace | None = None
         zeros = net.backend.zeros
         self.slots = [zeros(net.theta.shape, net.dtype) for _ in optimizer.slots]
-        self.kept = net.theta.copy()
+        self.kept, self.before = net.theta.copy(), net.theta.copy()
         self.rng = numpy.random.default_rng(seed)
         self.order = numpy.arange(len(x)) if shuffle else None
         self.batch = [
@@ -168,6 +169,15 @@ class _Run:
         ]
         self.total, self.weight, self.term = (zeros((), "float64") for _ in range(3))
         self.t = 0
+
+    @contextlib.contextmanager
+    def undone_by_failure(self) -> Iterator[None]:
+        """Put back the parameters from before training where it fails: memory runs out, or a schedule has no rate."""
+        try:
+            yield
+        except Exception:
+            self.net.theta[...] = self.before
+            raise
 
     def epoch(self, interrupted: Callable[[], bool]) -> float:
         """Take one step per batch; return the mean loss."""
@@ -274,17 +284,6 @@ def _validation(net: Network, data: Any) -> tuple[Any, Any, Any]:
     if len(data) != 2:
         raise InvalidValue(f"validation_data must be a pair (X, y), got {len(data)} items")
     return net._batch(data[0], data[1], None, prefix="validation ")
-
-
-@contextlib.contextmanager
-def _unchanged_if_refused(net: Network) -> Iterator[None]:
-    """Put the parameters back where training is refused on the way: a schedule's rate that is none, or no memory."""
-    before = net.theta.copy()
-    try:
-        yield
-    except (GpubackpropError, MemoryError):
-        net.theta[...] = before
-        raise
 
 
 @contextlib.contextmanager

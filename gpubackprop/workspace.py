@@ -86,15 +86,22 @@ class Workspace:
         self.weight: Any = None
         self.total: Any = None
         self.value = zeros((), "complex128" if dtype == "complex128" else "float64")
-        self._parts: dict[int, Workspace] = {rows: self}
+        self._part: tuple[int, Workspace] = rows, self
 
     def first(self, rows: int) -> Workspace:
         """Return the workspace of a smaller batch, in the same memory."""
-        if rows not in self._parts:
-            part = self._parts[rows] = copy.copy(self)
+        if rows == self.rows:
+            return self
+        if rows != self._part[0]:
+            part = copy.copy(self)
+            self._part = rows, part
             for name in ("z", "a", "h", "mask", "uniform", "delta", "weights"):
                 setattr(part, name, [buffer if buffer is None else buffer[:rows] for buffer in getattr(self, name)])
-        return self._parts[rows]
+        return self._part[1]
+
+    def unload(self) -> None:
+        """Let go of the batch, which is the caller's."""
+        self.h[0] = self.y = None
 
     def load(self, x: Any, y: Any = None, w: Any = None) -> Workspace:
         """Set a batch of at most N rows: examples (n, n_0), targets (n, n_L), and sample weights (n, 1) or None.

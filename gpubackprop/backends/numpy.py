@@ -71,10 +71,10 @@ class NumpyBackend:
 
     def zeros(self, shape: int | tuple[int, ...], dtype: str) -> Any:
         """Return zeros in aligned memory."""
-        size = int(numpy.prod(shape)) * numpy.dtype(dtype).itemsize
+        size = math.prod(shape if isinstance(shape, tuple) else (shape,)) * numpy.dtype(dtype).itemsize
         try:
             memory = numpy.zeros(size + _ALIGNMENT, numpy.uint8)
-        except MemoryError as error:
+        except (MemoryError, ValueError, OverflowError) as error:  # the latter two: more than there are addresses
             raise OutOfMemory(
                 f"{size:,} bytes are needed for an array {shape}: take a smaller network or batch"
             ) from error

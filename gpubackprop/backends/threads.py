@@ -37,7 +37,7 @@ def for_products_of(flops: float) -> contextlib.AbstractContextManager[Any]:
 
 
 def _take_control() -> None:
-    """Let this thread set the number: from 3.8 on threadpoolctl ignores all threads but the first that did, silently."""
+    """Let this thread set the number: threadpoolctl 3.8 silently ignores all threads but the first that did."""
     from threadpoolctl import OpenBLASController
 
     with contextlib.suppress(AttributeError):  # older releases know no such thread
