@@ -762,8 +762,41 @@ def test_links_and_pipes(tmp_path: Path) -> None:
         gb.load(link)
     net.save(tmp_path / "model")
     _same(gb.load(link), net)
-    net.save(pipe)
-    _same(gb.load(pipe), net)
+    for special in (pipe, Path("/dev/null")):
+        with pytest.raises(InvalidValue, match="a pipe or a device"):
+            net.save(special)
+    assert pipe.is_fifo()
+    other = _network(seed=9)
+    other.save(link)
+    assert link.is_symlink(), "what a link points at is replaced, not the link"
+    _same(gb.load(tmp_path / "model"), other)
+
+
+def test_parameters_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
+    """No file would be readable; the old one stays."""
+    net, path = _network(), tmp_path / "model"
+    net.save(path)
+    kept = path.read_bytes()
+    net.theta[0] = np.nan
+    with pytest.raises(InvalidValue, match="nothing was written"):
+        net.save(path)
+    assert path.read_bytes() == kept
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_rows_with_one_name_are_refused(tmp_path: Path) -> None:
+    one, other = (
+        gb.activations.Activation("mine", lambda m, z, k=k: z * k, lambda m, z, a, k=k: k) for k in (1.0, 2.0)
+    )
+    gb.Network([2, 3, 3, 1], activation=[one, one]).save(tmp_path / "model")
+    with pytest.raises(InvalidValue, match="two rows with the name 'mine'"):
+        gb.Network([2, 3, 3, 1], activation=[one, other]).save(tmp_path / "model")
+    with pytest.raises(InvalidValue, match="two rows with the name 'mine'"):
+        gb.load(tmp_path / "model", rows=[one, other])
+    relu = gb.activations.Activation("relu", lambda m, z: z, lambda m, z, a: 1.0)
+    with pytest.raises(InvalidValue, match="two rows with the name 'relu'"):
+        gb.load(tmp_path / "model", rows=[one, relu])
+    assert gb.load(tmp_path / "model", rows=[one]).activations[0] is one
 
 
 @POSIX

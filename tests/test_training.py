@@ -582,3 +582,75 @@ def test_trainings_that_overlap_leave_the_threads_of_the_products_as_they_were()
         assert counts() == [1] * len(before)
         second.__exit__(None, None, None)
         assert counts() == before
+
+
+# -- at the edges ------------------------------------------------------------------------------------------------------
+
+
+def test_interrupt_in_an_epoch_that_diverged_keeps_finite_parameters() -> None:
+    net = _net(activation="relu", output_activation="identity", dtype="float32")
+    steps = 0
+
+    def rate(t: int) -> float:
+        nonlocal steps
+        steps = t
+        if t == 2000:
+            signal.raise_signal(signal.SIGINT)
+        return 50.0
+
+    with pytest.warns(InterruptWarning):
+        gb.fit(net, *_data(3000), optimizer=gb.optimizers.SGD(rate), batch_size=1, epochs=2)
+    assert steps == 2000
+    assert numpy.isfinite(net.theta).all()
+
+
+@pytest.mark.parametrize("error", [ValueError, gb.errors.InvalidValue, MemoryError])
+def test_an_exception_of_a_callback_passes_through_and_training_is_kept(error: type[Exception]) -> None:
+    net = _net()
+
+    def callback(net: gb.Network, history: gb.History) -> None:
+        if len(history.loss) == 3:
+            raise error("enough")
+
+    with pytest.raises(error, match="enough"):
+        gb.fit(net, *_data(), batch_size=8, epochs=9, callbacks=[callback])
+    assert numpy.array_equal(net.theta, _after(3).theta)
+
+
+def test_a_schedule_that_fails_leaves_the_network_as_it_was() -> None:
+    net = _net()
+    before = net.theta.copy()
+
+    def rate(t: int) -> float:
+        return 0.1 if t < 7 else 1 / 0
+
+    with pytest.raises((ZeroDivisionError, ValueError)):
+        gb.fit(net, *_data(), optimizer=gb.optimizers.SGD(rate), batch_size=8)
+    assert numpy.array_equal(net.theta, before)
+
+
+def test_the_weights_of_very_many_batches_are_summed_in_double_precision() -> None:
+    """10,000 sums of 0.1 in float32 are off by 1e-5 and more."""
+    net = gb.Network([1, 1], dtype="float32", backend="numpy", initializer="glorot_uniform")
+    net.theta[...] = 0
+    X, y, w = numpy.zeros((10_000, 1)), numpy.ones(10_000), numpy.full(10_000, 0.1)
+    w[0] = 1.0
+    history = gb.fit(net, X, y, sample_weight=w, batch_size=1, epochs=1, optimizer=gb.optimizers.SGD(1e-30))
+    assert history.loss[0] == pytest.approx(1.0, rel=1e-9)
+
+
+def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it() -> None:
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        history = gb.fit(
+            _net(), *_data(), epochs=3, callbacks=[lambda net, history: signal.raise_signal(signal.SIGINT)]
+        )
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert history.stopped_because == "reached the maximum of 3 epochs"
+
+
+def test_training_without_a_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert len(gb.fit(_net(), *_data(), epochs=2).loss) == 2
