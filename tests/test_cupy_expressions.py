@@ -210,6 +210,23 @@ def test_bad_input_gets_the_same_message(call: str, device: str) -> None:
     assert messages[0] == messages[1]
 
 
+@pytest.mark.gpu
+def test_a_network_that_no_gpu_holds() -> None:
+    with pytest.raises(OutOfMemory, match="bytes free"):
+        gb.Network([2**20, 2**20], backend="cuda")
+    assert gb.Network([5, 3], backend="cuda").predict(X).shape == (N, 3)
+
+
+@pytest.mark.gpu
+def test_reruns_give_the_same_bits() -> None:
+    thetas = set()
+    for _ in range(20):
+        net = gb.Network([5, 32, 3], backend="cuda", dropout=0.2)
+        gb.fit(net, X, SHARES, optimizer="adam", epochs=5, batch_size=4)
+        thetas.add(net.theta.get().tobytes())
+    assert len(thetas) == 1
+
+
 def test_memory_that_runs_out_says_what_was_free(stand_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _, net = _pair(stand_in)
     before = net.theta.get()
