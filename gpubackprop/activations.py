@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from .errors import InvalidValue
 from .formula import Formula, Row, Trace
 
 
@@ -24,6 +25,10 @@ class Activation(Row):
         sigma_prime: ``sigma_prime(m, z, a)`` returns σ'(z).
         analytic: False where σ has a kink; `check_gradients` then takes central differences unless told otherwise.
         initializer: name of the initializer that ``initializer="auto"`` takes for a layer that feeds this function.
+
+    Raises:
+        InvalidValue: a formula that cannot be traced or is missing, or a parameter outside its limits.
+        InvalidType: a parameter that is no number.
     """
 
     sigma: Formula | None
@@ -32,6 +37,13 @@ class Activation(Row):
     initializer: str = "glorot_uniform"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        missing = (self.sigma is None) + (self.sigma_prime is None)
+        if missing and (missing, self.name) != (2, "softmax"):
+            raise InvalidValue(
+                f"activation {self.name!r} must have two formulas, sigma(m, z) and sigma_prime(m, z, a), got "
+                f"{self.sigma!r} and {self.sigma_prime!r}; only softmax has none"
+            )
         if not self.rowwise:
             _ = self.forward, self.backward  # a formula that cannot be traced is refused when the row is made
 
@@ -52,7 +64,17 @@ class Activation(Row):
         return self.trace(lambda m, g, z, a, **parameters: g * self.slope(m, z, a, **parameters), "g", "z", "a")
 
     def slope(self, m: Any, z: Any, a: Any, **parameters: float) -> Any:
-        """Return σ'(z), as the row's formula has it."""
+        """Return σ'(z), as the row's formula has it.
+
+        Args:
+            m: the vocabulary of `gpubackprop.formula`.
+            z: the weighted input.
+            a: σ(z).
+            parameters: those of the row, by name.
+
+        Returns:
+            σ'(z), a value like z or a number.
+        """
         assert self.sigma_prime is not None
         return self.sigma_prime(m, z, a, **parameters)
 
@@ -82,7 +104,9 @@ def _gelu_tanh_inner(m: Any, z: Any) -> Any:
 
 def _gelu_tanh_prime(m: Any, z: Any, a: Any) -> Any:
     t = _gelu_tanh_inner(m, z)
-    inner = math.sqrt(2 / math.pi) * (1.0 + 3 * 0.044715 * z * z)
+    # Beyond |z| = 10 the tanh is ±1, in float64 too: its argument is 43. So 1 − t² is 0, and may not meet infinity.
+    u = m.minimum(m.abs(z), 10.0)
+    inner = math.sqrt(2 / math.pi) * (1.0 + 3 * 0.044715 * u * u)
     return 0.5 * (1.0 + t) + 0.5 * z * (1.0 - t * t) * inner
 
 

@@ -9,6 +9,8 @@ import operator
 from collections.abc import Iterable
 from typing import Any
 
+import numpy
+
 from .errors import InvalidType, InvalidValue
 
 
@@ -62,10 +64,10 @@ def choice(name: str, value: Any, accepted: Iterable[str]) -> str:
 
 
 def boolean(name: str, value: Any) -> bool:
-    """Return `value` if it is True or False."""
-    if not isinstance(value, bool):
+    """Return `value` as a bool if it is True or False, Python's or NumPy's."""
+    if not isinstance(value, (bool, numpy.bool_)):
         raise InvalidType(f"{name} must be True or False, got {_show(value)}")
-    return value
+    return bool(value)
 
 
 def _show(value: Any) -> str:

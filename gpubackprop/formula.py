@@ -113,28 +113,49 @@ class Trace:
         return tuple(operands[0] for operation, operands in self.values if operation == "input")
 
 
-def trace(formula: Formula, inputs: Sequence[str], parameters: Mapping[str, float] | None = None) -> Trace:
+def trace(
+    formula: Formula,
+    inputs: Sequence[str],
+    parameters: Mapping[str, float] | None = None,
+    *,
+    outputs: int | None = None,
+    owner: str = "",
+) -> Trace:
     """Run a formula on symbols and return what it computes.
 
     Args:
         formula: ``formula(m, *inputs, **parameters)`` returning one value or a tuple of values.
         inputs: names of its symbolic arguments, in order.
         parameters: numbers it takes by keyword; they become constants of the trace.
+        outputs: how many values it must return; None for any number.
+        owner: what the formula belongs to, for messages.
 
     Returns:
         The trace, with equal subexpressions computed once.
 
     Raises:
-        InvalidValue: the formula leaves the vocabulary: it branches in Python, or calls something else.
+        InvalidValue: the formula leaves the vocabulary: it branches in Python, or calls something else; it fails, nests
+            deeper than Python can follow, or returns another number of values.
     """
     try:
         result = formula(Vocabulary(), *(Symbol("input", name) for name in inputs), **(parameters or {}))
-        return _linear(result if isinstance(result, tuple) else (result,))
-    except (TypeError, AttributeError) as error:
+        return _linear(_counted(result, outputs))
+    except Exception as error:  # whatever a user's formula raises
+        cause = str(error) if isinstance(error, (TypeError, AttributeError)) else f"{type(error).__name__}: {error}"
         raise InvalidValue(
-            f"a formula of {', '.join(inputs)} cannot be traced: {error}; it may use + - * /, comparisons, numbers "
-            f"and m.{', m.'.join(FUNCTIONS)}"
+            f"{owner and owner + ': '}a formula of {', '.join(inputs)} cannot be traced: {cause}; it may use "
+            f"+ - * /, comparisons, numbers and m.{', m.'.join(FUNCTIONS)}"
         ) from error
+
+
+def _counted(result: Any, outputs: int | None) -> tuple[Any, ...]:
+    """Return what a formula returned as a tuple, of so many values if that is given."""
+    results = result if isinstance(result, tuple) else (result,)
+    if outputs is not None and len(results) != outputs:
+        given = f"a tuple of {len(results)}" if isinstance(result, tuple) else f"one {type(result).__name__}"
+        accepted = "one value" if outputs == 1 else f"a tuple of {outputs} values"
+        raise TypeError(f"it must return {accepted}, got {given}")
+    return results
 
 
 @dataclass(frozen=True)
@@ -145,29 +166,43 @@ class Row:
         name: what users call it.
         parameters: numbers that its formulas take by keyword, with their defaults; ``row(slope=0.2)`` sets them.
         limits: lowest and highest value of a parameter, where it has any.
+
+    Raises:
+        InvalidValue: a parameter outside its limits.
+        InvalidType: a parameter that is no number.
     """
 
     name: str
     parameters: Mapping[str, float] = field(default_factory=dict, hash=False, kw_only=True)
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False, kw_only=True, repr=False)
 
+    def __post_init__(self) -> None:
+        checked = {
+            name: real(f"{self.name} {name}", value, *self.limits.get(name, ()))
+            for name, value in self.parameters.items()
+        }
+        object.__setattr__(self, "parameters", checked)
+
     def __call__(self, **parameters: float) -> Self:
         """Return the same row with other parameters.
 
+        Args:
+            parameters: the new values by name; the others stay as they are.
+
+        Returns:
+            The row.
+
         Raises:
             InvalidValue: a parameter it does not have, or a value outside its limits.
+            InvalidType: a value that is no number.
         """
-        for name, value in parameters.items():
+        for name in parameters:
             choice(f"a parameter of {self.name!r}", name, self.parameters)
-            parameters[name] = real(f"{self.name} {name}", value, *self.limits.get(name, ()))
         return replace(self, parameters={**self.parameters, **parameters})
 
     def trace(self, formula: Formula, *inputs: str) -> Trace:
-        """Return the trace of a formula with this row's parameters; errors name the row."""
-        try:
-            return trace(formula, inputs, self.parameters)
-        except InvalidValue as error:
-            raise InvalidValue(f"{type(self).__name__.lower()} {self.name!r}: {error}") from error
+        """Return the trace of a formula of `inputs`, with this row's parameters and one output; errors name the row."""
+        return trace(formula, inputs, self.parameters, outputs=1, owner=f"{type(self).__name__.lower()} {self.name!r}")
 
 
 def _linear(results: tuple[Any, ...]) -> Trace:

@@ -29,7 +29,7 @@ class Initializer:
     distribution: Literal["normal", "uniform"]
 
     def draw(self, rng: numpy.random.Generator, fan_in: int, fan_out: int) -> numpy.ndarray:
-        """Return a weight matrix (fan_in, fan_out) in float64."""
+        """Return a weight matrix (fan_in, fan_out) in float64, drawn from rng."""
         s = math.sqrt(self.variance(fan_in, fan_out))
         if self.distribution == "normal":
             return rng.normal(0.0, s, (fan_in, fan_out))

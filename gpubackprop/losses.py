@@ -10,10 +10,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .activations import Activation, sigmoid, softmax
+from .checks import choice
 from .formula import Formula, Row, Trace
+
+OverOutputs = Literal["mean", "sum"]
+Targets = Literal["any", "nonnegative", "fraction", "distribution"]
 
 
 @dataclass(frozen=True)
@@ -30,17 +34,24 @@ class Loss(Row):
         canonical: the output activation with which δ_L is simply a − y, or None.
         canonical_loss: ``canonical_loss(m, y, s)`` returns the loss, safe from overflow, from s: the z of an
             elementwise canonical activation, or log softmax(z).
+
+    Raises:
+        InvalidValue: a formula that cannot be traced, a parameter outside its limits, or another word than those above.
+        InvalidType: a parameter that is no number, or something other than a word.
     """
 
     loss: Formula
     loss_prime: Formula
-    over_outputs: Literal["mean", "sum"] = "mean"
-    targets: Literal["any", "nonnegative", "fraction", "distribution"] = "any"
+    over_outputs: OverOutputs = "mean"
+    targets: Targets = "any"
     analytic: bool = True
     canonical: Activation | None = None
     canonical_loss: Formula | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, accepted in (("over_outputs", get_args(OverOutputs)), ("targets", get_args(Targets))):
+            choice(f"loss {self.name!r}: {name}", getattr(self, name), accepted)
         _ = self.value, self.slope, self.canonical_value
 
     @cached_property

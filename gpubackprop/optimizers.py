@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from .checks import Checked, bounded
+from .errors import InvalidValue
 from .formula import Trace, trace
 from .schedules import Schedule, as_schedule, rate
 
@@ -25,9 +26,15 @@ class Optimizer(Checked):
     """What all optimizers have.
 
     Attributes:
-        learning_rate: η, a positive number or a schedule.
-        weight_decay: λ; λθ is added to the gradient (AdamW: η λ θ is taken from θ instead). Of weights and biases.
-        clip_norm: the gradient is scaled down to this Euclidean norm where it is longer; None: never.
+        learning_rate: η, a positive number or a schedule: how far θ moves per unit of the gradient, or of what the
+            optimizer makes of it.
+        weight_decay: λ ≥ 0; λθ is added to the gradient (AdamW: η λ θ is taken from θ instead). Of weights and biases.
+        clip_norm: the gradient of all of θ is scaled down to this Euclidean norm, a positive number in its units, where
+            it is longer; None: never (Pascanu, Mikolov, Bengio 2013, algorithm 1).
+
+    Raises:
+        InvalidValue: a hyperparameter outside its range.
+        InvalidType: a hyperparameter that is no number, or a learning rate that is neither a number nor a schedule.
     """
 
     learning_rate: Schedule | float
@@ -46,26 +53,65 @@ class Optimizer(Checked):
         return ()
 
     def step(self, m: Any, h: Any, w: Any, g: Any, *slots: Any) -> tuple[Any, ...]:
-        """Return the new w and slots, as a formula of the old ones and the gradient g."""
+        """Return the new w and slots, as a formula of the old ones and of the gradient.
+
+        Args:
+            m: the vocabulary of `gpubackprop.formula`.
+            h: what `scalars` returns, as attributes: ``h.rate`` is the learning rate of this step.
+            w: a parameter, any element of θ.
+            g: ∂L/∂w, clipped, with the weight decay where that is part of it.
+            slots: what is kept beside w, in the order of `slots`.
+
+        Returns:
+            A tuple of the new w and the new slots, in that order.
+
+        Raises:
+            TypeError: the class does not define it.
+        """  # noqa: DOC202 - what those return that define it
         raise TypeError(f"{type(self).__name__} has no formula: define step(self, m, h, w, g, *slots)")
 
     def scalars(self, t: int, learning_rate: float) -> dict[str, float]:
-        """Return what ``h`` holds at step t = 0, 1, ..."""
+        """Return what ``h`` holds at a step.
+
+        Args:
+            t: the number of steps taken so far: 0, 1, ...
+            learning_rate: η of this step, from the schedule.
+
+        Returns:
+            Numbers by name; "w", "g", "clip" and the names of slots are taken.
+        """
         return {"rate": learning_rate}
 
     def hyper(self, t: int) -> dict[str, float]:
-        """Return ``h`` for step t = 0, 1, ..., with the learning rate of the schedule."""
+        """Return ``h`` for step t = 0, 1, ..., with the learning rate of the schedule.
+
+        Args:
+            t: the number of steps taken so far.
+
+        Returns:
+            Numbers by name.
+        """
         return self.scalars(t, self.rate(t))
 
     def rate(self, t: int) -> float:
-        """Return the learning rate of step t = 0, 1, ...: the number given, or what the schedule says."""
+        """Return the learning rate of step t = 0, 1, ...: the number given, or what the schedule says.
+
+        Args:
+            t: the number of steps taken so far.
+
+        Returns:
+            η, a finite number of at least 0.
+        """
         return rate(as_schedule(self.learning_rate), t)
 
     @cached_property
     def update(self) -> Trace:
-        """Trace of the whole update: clipping, decay, step. Inputs ``w``, ``g``, the slots, then what `h` holds."""
-        names = tuple(self.scalars(0, 1.0))
-        kept = self.slots
+        """Trace of the whole update: clipping, decay, step. Inputs ``w``, ``g``, the slots, then what `h` holds.
+
+        Raises:
+            InvalidValue: names that collide, or a `step` that cannot be traced or does not return w and every slot.
+        """
+        kept, names = self._names()
 
         def whole(m: Any, w: Any, g: Any, *rest: Any) -> Any:
             h = SimpleNamespace(**dict(zip(names, rest[len(kept) :], strict=False)))
@@ -77,14 +123,33 @@ class Optimizer(Checked):
                 g = g + self.weight_decay * w
             return self.step(m, h, w, g, *rest[: len(kept)])
 
-        return trace(whole, ("w", "g", *kept, *names, "clip"))
+        returned = ", ".join(("w", *kept))
+        owner = f"optimizer {type(self).__name__}, whose step returns the new {returned}"
+        return trace(whole, ("w", "g", *kept, *names, "clip"), outputs=1 + len(kept), owner=owner)
+
+    def _names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the names of the slots and of the scalars, no two the same: they are arguments of one formula."""
+        kept, names = tuple(self.slots), tuple(self.scalars(0, 1.0))
+        used = ("w", "g", "clip", *kept, *names)
+        if len(set(used)) < len(used) or not all(str(name).isidentifier() for name in used):
+            raise InvalidValue(
+                f"optimizer {type(self).__name__}: slots and scalars must have names of their own, each a Python name "
+                f"other than 'w', 'g' and 'clip', got the slots {kept} and the scalars {names}"
+            )
+        return kept, names
 
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
     """Gradient descent: w ← w − η g, and with momentum v ← μ v − η g, w ← w + v.
 
-    Nesterov's variant looks ahead, w ← w + μ v − η g (Sutskever et al. 2013, section 2).
+    The velocity is that of Polyak 1964 and of Sutskever, Martens, Dahl, Hinton 2013, equations 1 and 2; Nesterov's
+    variant looks ahead, w ← w + μ v − η g (their equations 3 and 4, written for the point looked at).
+
+    Attributes:
+        learning_rate: η, a positive number or a schedule.
+        momentum: μ in [0, 1), the share of the velocity that is left after a step; 0 keeps no velocity.
+        nesterov: whether to look ahead; without momentum it changes nothing.
     """
 
     learning_rate: Schedule | float = 0.1
@@ -106,7 +171,14 @@ class SGD(Optimizer):
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Kingma, Ba 2015, algorithm 1."""
+    """The running mean of the gradient over the root of that of its square (Kingma, Ba 2015, algorithm 1).
+
+    Attributes:
+        learning_rate: η, a positive number or a schedule: about the most a parameter moves in a step, in its own units.
+        beta1: β₁ in [0, 1), the share of the mean of the gradient that is left after a step.
+        beta2: β₂ in [0, 1), the same of the mean of its square.
+        eps: ε > 0, added to the root, in the units of the gradient.
+    """
 
     learning_rate: Schedule | float = 1e-3
     beta1: float = bounded(0.9, low=0, high=1, open_high=True, kw_only=True)
@@ -132,7 +204,12 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay, w ← w − η λ w − (Adam's step) (Loshchilov, Hutter 2019, algorithm 2)."""
+    """Adam with decoupled weight decay, w ← w − η λ w − (Adam's step) (Loshchilov, Hutter 2019, algorithm 2).
+
+    Attributes:
+        weight_decay: λ ≥ 0, the share of w that is taken from it per unit of the learning rate. PyTorch's λ: that of
+            the paper is η λ here, so that it follows the schedule.
+    """
 
     weight_decay: float = bounded(0.01, low=0, kw_only=True)
 
@@ -141,7 +218,17 @@ class AdamW(Adam):
 
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
-    """Hinton 2012, lecture 6e: the gradient over a running root of its mean square, with optional momentum."""
+    """The gradient over the root of the running mean of its square, with optional momentum.
+
+    Tieleman, Hinton 2012, lecture 6e, slide 29: s ← ρ s + (1 − ρ) g², w ← w − η g / (√s + ε); with momentum
+    v ← μ v + g / (√s + ε), w ← w − η v.
+
+    Attributes:
+        learning_rate: η, a positive number or a schedule, in the units of the parameters.
+        decay: ρ in [0, 1), the share of the mean that is left after a step.
+        eps: ε > 0, added to the root, in the units of the gradient.
+        momentum: μ in [0, 1), the share of the velocity that is left after a step; 0 keeps no velocity.
+    """
 
     learning_rate: Schedule | float = 1e-2
     decay: float = bounded(0.99, low=0, high=1, open_high=True, kw_only=True)
@@ -165,7 +252,14 @@ class RMSprop(Optimizer):
 
 @dataclass(frozen=True)
 class Adagrad(Optimizer):
-    """Duchi, Hazan, Singer 2011: the gradient over the root of the sum of its squares."""
+    """The gradient over the root of the sum of its squares, w ← w − η g / (√Σg² + ε).
+
+    Duchi, Hazan, Singer 2011, figure 1, with diagonal matrices.
+
+    Attributes:
+        learning_rate: η, a positive number or a schedule, in the units of the parameters.
+        eps: ε > 0, added to the root, in the units of the gradient.
+    """
 
     learning_rate: Schedule | float = 1e-2
     eps: float = bounded(1e-10, low=0, open_low=True, kw_only=True)

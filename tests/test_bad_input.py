@@ -140,6 +140,40 @@ def _branches(m: Any, z: Any) -> Any:
     return z if z > 0 else 0.0
 
 
+def _deep(m: Any, z: Any) -> Any:
+    for _ in range(5000):
+        z = z + 1.0
+    return z
+
+
+def _scaled(m: Any, z: Any, a: Any = None, s: float = 1.0) -> Any:
+    return s * z
+
+
+def _loss(**arguments: Any) -> Loss:
+    return Loss("mine", lambda m, y, a: y - a, lambda m, y, a: -1.0, **arguments)
+
+
+def _late(schedule: Any) -> float:
+    return OPTIMIZERS.SGD(schedule).rate(99)
+
+
+class _Own(OPTIMIZERS.Optimizer):
+    """An optimizer with slots and scalars as they are given, that returns so many values; 0 stands for a list."""
+
+    slots: Any = ()
+
+    def __init__(self, slots: tuple[str, ...], *scalars: str, returns: int = 1) -> None:
+        super().__init__(0.1)
+        vars(self).update(slots=slots, given=scalars, returns=returns)
+
+    def scalars(self, t: int, learning_rate: float) -> dict[str, float]:
+        return {"rate": learning_rate, **dict.fromkeys(self.given, 1.0)}
+
+    def step(self, m: Any, h: Any, w: Any, g: Any, *slots: Any) -> Any:
+        return (w - h.rate * g,) * self.returns if self.returns else [w - h.rate * g] * 2
+
+
 NAMES = ("'relu'", "'tanh'", "'softmax'")
 
 # -- Network(...) ------------------------------------------------------------------------------------------------------
@@ -382,6 +416,15 @@ _value("beta1: negative", lambda b: OPTIMIZERS.Adam(1e-3, beta1=-0.1), "Adam: be
 _value("beta2: one", lambda b: OPTIMIZERS.AdamW(1e-3, beta2=1), "AdamW: beta2", r"\[0, 1\)", "got 1.0")
 _value("eps: zero", lambda b: OPTIMIZERS.RMSprop(1e-3, eps=0), "RMSprop: eps", r"\(0, inf\)", "got 0.0")
 _value("decay: two", lambda b: OPTIMIZERS.RMSprop(1e-3, decay=2), "RMSprop: decay", r"\[0, 1\)", "got 2.0")
+_value("exponential: beyond floats", lambda b: _late(SCHEDULES.Exponential(1e-3, 1e20)), "Exponential", "got inf")
+_value("step: beyond floats", lambda b: _late(SCHEDULES.Step(1e-3, 1, 1e20)), "learning rate", "step 99", "got inf")
+_value(
+    "warm-up: of a schedule that fails",
+    lambda b: _late(SCHEDULES.WarmUp(lambda t: 1 / 0, 5)),
+    "WarmUp",
+    "step 99",
+    "ZeroDivisionError",
+)
 _type("eps: None", lambda b: OPTIMIZERS.Adagrad(1e-3, eps=None), "Adagrad: eps", "number", "got None")
 _value(
     "weight_decay: negative", lambda b: OPTIMIZERS.SGD(0.1, weight_decay=-1), "weight_decay", r"\[0, inf\)", "got -1.0"
@@ -429,6 +472,38 @@ _value(
     "got nan",
 )
 
+_value(
+    "schedule: fails",
+    lambda b: b.fit(optimizer=OPTIMIZERS.SGD({0: 0.1, 1: 0.01}.__getitem__), batch_size=1),
+    "schedule",
+    "step 2",
+    "KeyError: 2",
+)
+_value("schedule: of no argument", lambda b: b.fit(optimizer=OPTIMIZERS.SGD(lambda: 0.1)), "step 0", "TypeError")
+_type(
+    "schedule: a class",
+    lambda b: OPTIMIZERS.SGD(SCHEDULES.Cosine),
+    "learning_rate",
+    r"an object such as Cosine\(0\.01, steps=200\)",
+    "got the class Cosine",
+)
+_type("warm-up: a class", lambda b: SCHEDULES.WarmUp(SCHEDULES.Step, 5), r"such as Cosine\(", "got the class Step")
+_value(
+    "slots: too few returned", lambda b: b.fit(optimizer=_Own(("v",))), "_Own", "new w, v", "tuple of 2", "tuple of 1"
+)
+_value("slots: too many returned", lambda b: b.fit(optimizer=_Own((), returns=3)), "_Own", "one value", "tuple of 3")
+_value("slots: a list returned", lambda b: b.fit(optimizer=_Own(("v",), returns=0)), "_Own", "tuple of 2", "one list")
+_value("slots: named w", lambda b: b.fit(optimizer=_Own(("w",), returns=2)), "_Own", "'w', 'g' and 'clip'", r"\('w',\)")
+_value(
+    "slots: named as a scalar", lambda b: b.fit(optimizer=_Own(("rate",), returns=2)), "of their own", r"\('rate',\)"
+)
+_value("slots: one name twice", lambda b: b.fit(optimizer=_Own(("v", "v"), returns=3)), "_Own", r"\('v', 'v'\)")
+_value(
+    "scalars: named clip", lambda b: b.fit(optimizer=_Own((), "clip")), "_Own", "'w', 'g' and 'clip'", "'rate', 'clip'"
+)
+_value("scalars: no name", lambda b: b.fit(optimizer=_Own((), "two words")), "_Own", "a Python name", "'two words'")
+_value("step: missing", lambda b: b.fit(optimizer=OPTIMIZERS.Optimizer(0.1)), "Optimizer", "define step")
+
 # -- rows --------------------------------------------------------------------------------------------------------------
 _value(
     "row: below its limits",
@@ -473,6 +548,35 @@ _value(
     "branch",
 )
 
+_value(
+    "row: two values", lambda b: Activation("mine", lambda m, z: (z, z), lambda m, z, a: 1.0), "'mine'", "tuple of 2"
+)
+_value("row: no value", lambda b: Activation("mine", lambda m, z: (), lambda m, z, a: 1.0), "'mine'", "a tuple of 0")
+_value(
+    "row: two slopes", lambda b: Activation("mine", lambda m, z: z, lambda m, z, a: (z, a)), "'mine'", "finite number"
+)
+_value("row: no slope", lambda b: Activation("mine", lambda m, z: z, None), "'mine'", "two formulas", "None")
+_value("row: no formula", lambda b: Activation("mysoft", None, None), "'mysoft'", "two formulas", "None and None")
+_value("row: half a softmax", lambda b: Activation("softmax", None, lambda m, z, a: a), "'softmax'", "two formulas")
+_value("row: too deep", lambda b: Activation("mine", _deep, lambda m, z, a: 1.0), "'mine'", "RecursionError")
+_value(
+    "row: fails", lambda b: Activation("mine", lambda m, z: z * (1 / 0), lambda m, z, a: 1.0), "'mine'", "ZeroDivision"
+)
+_value(
+    "row: made outside its limits",
+    lambda b: Activation("mine", _scaled, _scaled, parameters={"s": 2}, limits={"s": (0, 1)}),
+    "mine s",
+    r"\[0, 1\]",
+    "got 2.0",
+)
+_type("row: made with a string", lambda b: Activation("mine", _scaled, _scaled, parameters={"s": "2"}), "mine s", "'2'")
+_value(
+    "row: two losses", lambda b: Loss("mine", lambda m, y, a: (y, a), lambda m, y, a: a), "loss 'mine'", "tuple of 2"
+)
+_value("row: over_outputs", lambda b: _loss(over_outputs="total"), "'mine': over", "'mean', 'sum'", "got 'total'")
+_type("row: over_outputs' type", lambda b: _loss(over_outputs=None), "'mine': over_outputs", "'sum'", "got None")
+_value("row: targets", lambda b: _loss(targets="prob"), "'mine': targets", "'distribution'", "got 'prob'")
+
 # -- backends and files ------------------------------------------------------------------------------------------------
 _value("set_backend: unknown", lambda b: gb.set_backend("tpu"), '"auto"', '"numpy"', "got 'tpu'")
 _type("set_backend: a number", lambda b: gb.set_backend(1), '"auto"', "got 1 of type int")
@@ -516,7 +620,7 @@ _value(
         b.folder / "x"
     ),
     "'relu'",
-    "another name",
+    "rename yours",
 )
 
 
@@ -585,3 +689,9 @@ def test_good_neighbours_of_malformed_calls_are_accepted(bench: Bench) -> None:
     assert len(bench.fit(optimizer=OPTIMIZERS.SGD(lambda t: np.float32(0)), tol=None, seed=None).loss) == 1
     assert gb.activations.leaky_relu(slope=0).parameters == {"slope": 0.0}
     assert gb.losses.quantile(q=1).parameters == {"q": 1.0}
+    assert (
+        Activation("mine", _scaled, _scaled, parameters={"s": np.float32(1)}, limits={"s": (0, 1)})(s=0).name == "mine"
+    )
+    assert _loss(over_outputs="sum", targets="fraction").slope.inputs == ()
+    assert len(bench.fit(optimizer=_Own(("v",), "k", returns=2), shuffle=np.True_, progress=np.False_).loss) == 1
+    assert OPTIMIZERS.SGD(0.1, nesterov=np.bool_(True)).nesterov is True

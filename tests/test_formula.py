@@ -149,6 +149,9 @@ def test_slots_that_move_up(tmp_path: Path) -> None:
         (lambda m, z: z + math.inf, "finite number"),
         (lambda m, z: z + numpy.ones(3), "finite number"),
         (lambda m, z: "z", "finite number"),
+        (lambda m, z: functools.reduce(lambda a, _: a + 1.0, range(5000), z), "RecursionError"),
+        (lambda m, z: z / (1 // 0), "ZeroDivisionError"),
+        (lambda m, z: {}["slope"], "KeyError"),
     ],
 )
 def test_what_is_no_formula_is_refused_by_name(sigma: Any, message: str) -> None:
@@ -159,6 +162,17 @@ def test_what_is_no_formula_is_refused_by_name(sigma: Any, message: str) -> None
         Activation("mine", lambda m, z: z, lambda m, z, a: sigma(m, z))
     with pytest.raises(InvalidValue, match="loss 'mine': "):
         Loss("mine", lambda m, y, a: sigma(m, a), lambda m, y, a: 1.0)
+
+
+@pytest.mark.parametrize(("returned", "outputs"), [((), 1), ((1.0, 2.0), 1), (1.0, 2), ((1.0,), 2), ([1.0, 2.0], 2)])
+def test_a_formula_returns_as_many_values_as_it_must(returned: Any, outputs: int) -> None:
+    accepted = "one value" if outputs == 1 else "a tuple of 2 values"
+    given = f"a tuple of {len(returned)}" if isinstance(returned, tuple) else f"one {type(returned).__name__}"
+    with pytest.raises(
+        InvalidValue, match=f"mine: a formula of z cannot be traced: it must return {accepted}, got {given};"
+    ):
+        trace(lambda m, z: returned, ["z"], outputs=outputs, owner="mine")
+    assert len(trace(lambda m, z: (z,) * outputs, ["z"], outputs=outputs).outputs) == outputs
 
 
 # -- compiled from C++ -------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,17 +157,28 @@ def test_softmax_of_large_z() -> None:
     assert net.forward([[0.0, 0.0]]).tolist() == [[0.5, 0.5, 0.0]]
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "tanh", "softplus", "silu", "mish", "gelu", "gelu_tanh", "elu", "selu"])
-def test_far_out_there_is_no_overflow(name: str) -> None:
-    row, z = ACTIVATIONS[name], numpy.array([-1e4, -100.0, 100.0, 1e4])
-    a = _evaluate(row.forward, {"z": z}, "float32")
-    slope = _evaluate(row.backward, {"g": numpy.ones(4), "z": z, "a": a}, "float32")
-    assert numpy.isfinite(a).all()
-    assert numpy.isfinite(slope).all()
-    bounded = name in ("sigmoid", "tanh")
-    assert a[2:].tolist() == (
-        [1.0, 1.0] if bounded else pytest.approx((1.0507 if name == "selu" else 1) * z[2:], rel=1e-4)
-    )
+SELU = 1.0507009873554805
+LIMITS = {  # σ(z) and σ'(z) far to the left and to the right, where they are not those of relu: 0, 0, z, 1
+    "identity": (lambda z: z, 1, lambda z: z, 1),
+    "sigmoid": (lambda z: 0 * z, 0, lambda z: z / z, 0),
+    "tanh": (lambda z: -z / z, 0, lambda z: z / z, 0),
+    "leaky_relu": (lambda z: 0.01 * z, 0.01, lambda z: z, 1),
+    "elu": (lambda z: -z / z, 0, lambda z: z, 1),
+    "selu": (lambda z: -SELU * 1.6732632423543772 * z / z, 0, lambda z: SELU * z, SELU),
+    "hard_sigmoid": (lambda z: 0 * z, 0, lambda z: z / z, 0),
+}
+
+
+@pytest.mark.parametrize(("dtype", "far"), [("float32", [100, 1e4, 1e30]), ("float64", [100, 1e4, 1e30, 1e200])])
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_far_out_there_is_no_overflow(name: str, dtype: str, far: list[float]) -> None:
+    left, left_slope, right, right_slope = LIMITS.get(name, (lambda z: 0 * z, 0, lambda z: z, 1))
+    z = numpy.array(far)
+    for points, sigma, sigma_prime in ((-z, left, left_slope), (z, right, right_slope)):
+        a = _evaluate(ACTIVATIONS[name].forward, {"z": points}, dtype)
+        slope = _evaluate(ACTIVATIONS[name].backward, {"g": numpy.ones(z.shape), "z": points, "a": a}, dtype)
+        numpy.testing.assert_allclose(a, sigma(points), rtol=1e-6, atol=1e-30)
+        numpy.testing.assert_allclose(slope, numpy.full(z.shape, sigma_prime), rtol=1e-6, atol=2e-7)
 
 
 # -- parameters of rows ------------------------------------------------------------------------------------------------
@@ -198,6 +209,8 @@ def test_a_row_with_another_parameter() -> None:
         (lambda: LOSSES["huber"](delta=0.0), InvalidValue, "huber delta must be"),
         (lambda: LOSSES["mse"](delta=1.0), InvalidValue, "'mse'"),
         (lambda: squash(e=math.nan), InvalidValue, "squash e must be"),
+        (lambda: replace(squash, parameters={"e": 101}), InvalidValue, r"squash e must be .* \[0, 100\], got 101"),
+        (lambda: replace(squash, limits={"e": (2.0, 3.0)}), InvalidValue, r"squash e must be .* \[2, 3\], got 1"),
     ],
 )
 def test_parameters_out_of_limits_are_refused(make: Any, error: type[Exception], message: str) -> None:
@@ -258,6 +271,7 @@ def test_automatic_initializers_exist(row: Activation) -> None:
         (Step(0.8, every=10, factor=0.5), {0: 0.8, 9: 0.8, 10: 0.4, 19: 0.4, 20: 0.2, 100: 0.8 / 1024}),
         (Exponential(0.8, factor=0.5), {0: 0.8, 1: 0.4, 3: 0.1}),
         (InverseScaling(0.6), {0: 0.6, 3: 0.3, 8: 0.2}),
+        (InverseScaling(0.6, power=1e3), {0: 0.6, 10**9: 0.0}),  # beyond floats the power is infinite
         (InverseScaling(0.6, power=1.0), {0: 0.6, 1: 0.3, 5: 0.1}),
         (Cosine(0.4, steps=6), {0: 0.4, 2: 0.3, 3: 0.2, 4: 0.1, 6: 0.0, 7: 0.0, 999: 0.0}),
         (Cosine(0.5, steps=2, least=0.1), {0: 0.5, 1: 0.3, 2: 0.1, 3: 0.1}),
@@ -336,6 +350,35 @@ def test_own_optimizer_keeps_the_last_gradients() -> None:
     W[...] /= x
     gb.fit(net, [[x]], [0.0], optimizer=TwoAgo(0.3 / x**2), epochs=4, tol=None, callbacks=[only_the_weight])
     numpy.testing.assert_allclose(numpy.array(seen) * x, [0.9, 0.71, 0.449, 0.2431], rtol=1e-12)
+
+
+@dataclass(frozen=True)
+class Forgetful(Optimizer):
+    """It returns what it is told to, whatever its slots are."""
+
+    learning_rate: float = 0.1
+    returns: int = 1
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("v",)
+
+    def step(self, m: Any, h: Any, w: Any, g: Any, *slots: Any) -> tuple[Any, ...]:
+        return (w - h.rate * g,) * self.returns
+
+
+@pytest.mark.parametrize("returns", [0, 1, 3])
+def test_an_optimizer_returns_w_and_every_slot(returns: int) -> None:
+    """It is refused before the first step: nothing is trained with a slot that stays zero."""
+    net = gb.Network([1, 1], backend="numpy")
+    before, message = (
+        net.theta.copy(),
+        f"optimizer Forgetful.* new w, v: .* a tuple of 2 values, got a tuple of {returns}",
+    )
+    with pytest.raises(InvalidValue, match=message):
+        gb.fit(net, [[1.0]], [1.0], optimizer=Forgetful(returns=returns))
+    assert numpy.array_equal(net.theta, before)
+    assert len(gb.fit(net, [[1.0]], [1.0], optimizer=Forgetful(returns=2), epochs=1).loss) == 1
 
 
 def test_an_optimizer_without_a_formula_says_so() -> None:
