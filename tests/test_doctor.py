@@ -37,6 +37,7 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert report["Python"].startswith(platform.python_version())
     assert report["cores usable"].split()[0].isdecimal()
     assert report["CPU"]
+    assert Path(report["package"]) == Path(gb.__file__).parent
     assert Path(report["kernels"].partition(" (")[0]).is_dir()
 
 
@@ -80,7 +81,7 @@ def test_backend_that_the_environment_asks_for(
     [
         (
             "echo 'NVIDIA H200, 570.1, 143771 MiB, 9.0'",
-            "cuda:0",
+            "GPU 0 (nvidia-smi)",
             "NVIDIA H200, driver 570.1, 143771 MiB, compute capability 9.0",
         ),
         ("echo 'no driver'; exit 9", "nvidia-smi", "does not answer, exit status 9: no driver"),

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import gpubackprop as gb
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
@@ -35,7 +37,7 @@ def test_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
 def test_gpubackprop_commands_run(tmp_path):
     commands = [shlex.split(line)[1:] for line in COMMANDS if line.startswith("gpubackprop ")]
     assert [command[0] for command in commands] == ["train", "predict", "doctor"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GPUBACKPROP_BACKEND": "numpy"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(gb.__file__).parents[1]), "GPUBACKPROP_BACKEND": "numpy"}
     for command in commands:
         program = [sys.executable, "-m", "gpubackprop", *command]
         done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)

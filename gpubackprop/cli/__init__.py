@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
@@ -13,6 +16,7 @@ from ..errors import GpubackpropError, InvalidType, InvalidValue, ModelFileError
 from ..optimizers import OPTIMIZERS
 from . import doctor, predict, train
 from .datasets import NAMED
+from .lines import told
 from .targets import TASKS
 
 BAD_INPUT, FAILURE, BROKEN_PIPE = 2, 1, 141  # the last as a program ended by SIGPIPE: 128 and its number
@@ -20,6 +24,20 @@ BAD_INPUT, FAILURE, BROKEN_PIPE = 2, 1, 141  # the last as a program ended by SI
 DATA = f"a data set by name ({', '.join(NAMED)}), or a file: .csv, .npy with a matrix, .npz with X and y"
 
 
+@contextlib.contextmanager
+def _streams() -> Iterator[None]:
+    """Let every line be written: nowhere where a stream was closed, and escaped where its encoding lacks a letter."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with (
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(sys.stdout or nowhere),
+        contextlib.redirect_stderr(sys.stderr or nowhere),
+    ):
+        yield
+
+
+@_streams()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -46,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: object, status: int) -> int:
-    text = " ".join(str(error).split()) or type(error).__name__
-    print(f"gpubackprop: error: {text}", file=sys.stderr)
+    print(f"gpubackprop: error: {told(error)}", file=sys.stderr)
     return status
 
 

@@ -23,7 +23,7 @@ class NpySource(Source):
             loaded = numpy.load(file, allow_pickle=False)
         if not isinstance(loaded, numpy.ndarray):
             self.refuse("holds several arrays; accepted is one matrix: name a file of numpy.savez .npz")
-        self.matrix = _matrix(self, "the array", loaded)
+        self.loaded, self.matrix = loaded, _matrix(self, "the array", loaded)
         self.columns = self.matrix.shape[1]
         if self.columns == 0:
             self.refuse("has no columns; accepted is a matrix of features and a target")
@@ -32,7 +32,7 @@ class NpySource(Source):
         """Return the features (N, n_0), and the target's column (N,)."""
         X = self.matrix if target is None else numpy.delete(self.matrix, target, axis=1)
         self.check_finite(X, target, lambda i: f"row {i + 1}")
-        return X, None if target is None else self.matrix[:, target]
+        return X, None if target is None else self.loaded[:, target]  # as it is: float64 merges large labels
 
 
 class NpzSource(Source):

@@ -176,7 +176,7 @@ def _from_file(source: Source, index: int, task: str | None) -> Dataset:
     about = (names, source.names[index] if source.names else None, index, _are_grey_levels(X))
     values = values_of(source, raw)
     if told_task(source, values, task) == TASKS[0]:
-        labels = labels_of(source, values)
+        labels = labels_of(source, raw)
         classes = classes_of(source, labels)
         return Dataset(source.path.name, X, encoded(source, labels, classes), classes, *about)
     if (values == values[0]).all():
@@ -219,7 +219,7 @@ def to_predict(name: str, columns: int, like: Dataset) -> tuple[numpy.ndarray, n
         return X, None
     values = values_of(source, raw)
     if like.classes:
-        return X, encoded(source, labels_of(source, values), like.classes)
+        return X, encoded(source, labels_of(source, raw), like.classes)
     if isinstance(values, list):
         source.refuse("the target holds text; this model predicts numbers: leave the target out")
     return X, values

@@ -136,7 +136,7 @@ def _gpu() -> Iterator[tuple[str, str]]:
     for i, line in enumerate(run.stdout.splitlines() if run.returncode == 0 else []):
         match line.split(", "):
             case [name, driver, memory, capability]:
-                yield f"cuda:{i}", f"{name}, driver {driver}, {memory}, compute capability {capability}"
+                yield f"GPU {i} (nvidia-smi)", f"{name}, driver {driver}, {memory}, compute capability {capability}"
             case _:
                 yield "nvidia-smi", line
 

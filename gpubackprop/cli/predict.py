@@ -44,6 +44,8 @@ def predict(arguments: argparse.Namespace) -> int:
     if y is not None:
         print(f"test      {shown(figures_of(data, y, outputs))}, on {len(X):,} rows", file=report)
     if not arguments.out:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", newline="")  # the table is the same as in a file
         _write(sys.stdout, data, outputs)
         return 0
     _write_to(arguments.out, data, outputs)

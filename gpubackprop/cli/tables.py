@@ -109,8 +109,10 @@ class CsvSource(Source):
                 for row in reader:
                     if len(row) > 1 or (row and row[0].strip()):
                         yield reader.line_num, row
-            except (csv.Error, UnicodeDecodeError) as error:
-                self.refuse(f"no comma-separated text in UTF-8 after line {reader.line_num} ({error}): save it as such")
+            except UnicodeDecodeError as error:
+                self.refuse(f"no text in UTF-8 ({error}): save it as such")  # read in blocks: no line is known
+            except csv.Error as error:
+                self.refuse(f"no comma-separated text after line {reader.line_num} ({error}): save it as such")
 
     def _is_header(self, first: list[str], second: list[str] | None = None) -> bool:
         """Say whether the first row names the columns: text that stands over a number tells."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,20 +12,29 @@ from .tables import Source, number, shortened
 
 TASKS = ("classification", "regression")
 MOST_CLASSES = 20  # whole numbers of more different values than this may as well be amounts
+WHOLE = re.compile(r"(?:-(?=0))?(0|-?[1-9][0-9]*)\.0*")  # -0.0 is 0
 
 
 def values_of(source: Source, raw: Any) -> Any:
     """Return targets as finite float64 (N,) or (N, k) where they are numbers, else as a list of strings."""
     if isinstance(raw, numpy.ndarray) and raw.dtype.kind in "biuf":
-        values = raw.astype(numpy.float64)
-        if not numpy.isfinite(values).all():
-            source.refuse("the target holds NaN or infinity; leave those rows out")
-        return values[:, 0] if values.shape[1:] == (1,) else values
+        return _finite(source, _one_dimensional(raw.astype(numpy.float64)))
     if isinstance(raw, numpy.ndarray) and (raw.dtype.kind != "U" or raw.ndim != 1):
         source.refuse(f"y has the shape {raw.shape} and holds {raw.dtype}; accepted are numbers, or strings (rows,)")
     cells = [str(cell) for cell in raw]
     numbers = [number(cell) for cell in cells]
-    return cells if None in numbers else numpy.array(numbers)
+    return cells if None in numbers else _finite(source, numpy.array(numbers, dtype=numpy.float64))
+
+
+def _finite(source: Source, values: numpy.ndarray) -> numpy.ndarray:
+    if not numpy.isfinite(values).all():
+        source.refuse("the target holds NaN or infinity; leave those rows out")
+    return values
+
+
+def _one_dimensional(y: Any) -> Any:
+    """Return y, of a single column as (N,)."""
+    return y[:, 0] if numpy.ndim(y) == 2 and y.shape[1] == 1 else y
 
 
 def told_task(source: Source, values: Any, task: str | None) -> str:
@@ -39,8 +49,8 @@ def told_task(source: Source, values: Any, task: str | None) -> str:
         if task is None and 2 * numbers > len(values):
             text = next(cell for cell in values if number(cell) is None)
             source.refuse(
-                f"the target is {text!r} in one row and a number in {numbers} of {len(values)}; fill in what is missing "
-                "or leave the row out, or add --task classification"
+                f"the target is {text!r} in one row and a number in {numbers} of {len(values)}; fill in what is "
+                "missing or leave the row out, or add --task classification"
             )
         return "classification"
     if values.ndim == 2:
@@ -60,12 +70,15 @@ def told_task(source: Source, values: Any, task: str | None) -> str:
     return "classification"
 
 
-def labels_of(source: Source, values: Any) -> list[str]:
-    """Return the name of each row's class; 3.0 and "3" are both "3"."""
-    if numpy.ndim(values) != 1:
-        source.refuse(f"y has the shape {values.shape}; a class is one label a row")
-    numbers = [number(str(value)) for value in values]
-    return [str(value) if x is None or x % 1 else str(int(x)) for x, value in zip(numbers, values, strict=True)]
+def labels_of(source: Source, raw: Any) -> list[str]:
+    """Return the name of each row's class as it is written, but for zeros after the point: 3.0 and "3" are both "3"."""
+    cells = _one_dimensional(raw)
+    if numpy.ndim(cells) != 1:
+        source.refuse(f"y has the shape {cells.shape}; a class is one label a row")
+    if isinstance(cells, numpy.ndarray) and cells.dtype.kind == "b":
+        cells = cells.astype(int)
+    written = (WHOLE.fullmatch(str(cell)) for cell in cells)
+    return [str(cell) if match is None else match[1] for cell, match in zip(cells, written, strict=True)]
 
 
 def classes_of(source: Source, labels: Sequence[str]) -> list[str]:
