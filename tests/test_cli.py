@@ -255,7 +255,7 @@ _CALLS: dict[str, tuple[str, int, str]] = {
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder with files that bad calls name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.csv").mkdir()
@@ -271,9 +271,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("call", _CALLS)
-def test_bad_call(call: str, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_call(call: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, status, message = _CALLS[call]
-    before = sorted(workplace.rglob("*"))
+    before = sorted(folder.rglob("*"))
     try:
         got = main(arguments.split())
     except SystemExit as error:
@@ -283,7 +283,7 @@ def test_bad_call(call: str, workplace: Path, capsys: pytest.CaptureFixture[str]
     assert re.search(message, captured.err)
     assert len([line for line in captured.err.splitlines() if "error: " in line]) == 1
     assert "test " not in captured.out
-    assert sorted(workplace.rglob("*")) == before
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_bad_call_in_a_process_has_no_traceback(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_bad_call_in_a_process_has_no_traceback(tmp_path: Path) -> None:
 
 
 def test_backend_that_cannot_run(
-    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpubackprop.backends.cuda.why_not", lambda: "CuPy is not installed: pip install it")
     for command in (["train", "good.csv"], ["predict", "model", "good.csv"]):
@@ -302,8 +302,8 @@ def test_backend_that_cannot_run(
         assert "gpubackprop: error: CuPy is not installed: pip install it" in capsys.readouterr().err
 
 
-def test_cuda_here_runs_or_says_why_not(workplace: Path) -> None:
-    run = _run("train", workplace / "good.csv", *QUICK, "--backend", "cuda", "--out", workplace / "m")
+def test_cuda_here_runs_or_says_why_not(folder: Path) -> None:
+    run = _run("train", folder / "good.csv", *QUICK, "--backend", "cuda", "--out", folder / "m")
     reason = gb.why_no_cuda()
     if reason is None:
         assert (run.returncode, "cuda" in run.stdout) == (0, True)
@@ -318,7 +318,7 @@ def test_missing_package_of_a_named_set(capsys: pytest.CaptureFixture[str], monk
 
 
 def test_without_matplotlib_there_is_no_picture(
-    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main(["train", "good.csv", *QUICK, "--out", "m"]) == 0
@@ -327,8 +327,8 @@ def test_without_matplotlib_there_is_no_picture(
     assert {path.name for path in Path("m").iterdir()} == {"model.safetensors", "history.json"}
 
 
-def test_divergence(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (workplace / "t.csv").write_text("".join(f"{i / 7},{i / 3}\n" for i in range(100)), encoding="utf-8")
+def test_divergence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "t.csv").write_text("".join(f"{i / 7},{i / 3}\n" for i in range(100)), encoding="utf-8")
     assert main(["train", "t.csv", *QUICK, "--optimizer", "sgd", "--lr", "1e30", "--out", "m"]) == 1
     captured = capsys.readouterr()
     assert "gpubackprop: warning: diverged" in captured.err
@@ -336,10 +336,10 @@ def test_divergence(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert numpy.isfinite(gb.load("m/model.safetensors", backend="numpy").theta).all()
 
 
-def test_default_folder_and_replacing(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_default_folder_and_replacing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         assert main(["train", "good.csv", *QUICK]) == 0
-    assert (workplace / "good-model/model.safetensors").is_file()
+    assert (folder / "good-model/model.safetensors").is_file()
 
 
 def _await(process: subprocess.Popen[str], text: str) -> None:
@@ -369,7 +369,7 @@ def test_ctrl_c_leaves_a_usable_model(tmp_path: Path) -> None:
     assert (run.returncode, len(_table(run.stdout))) == (0, 150)
 
 
-def test_ctrl_c_elsewhere(workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_elsewhere(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
@@ -380,11 +380,11 @@ def test_ctrl_c_elsewhere(workplace: Path, capsys: pytest.CaptureFixture[str], m
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
 @pytest.mark.parametrize("rows", [20, 20_000])
-def test_reader_that_leaves(rows: int, workplace: Path) -> None:
-    (workplace / "long.csv").write_text("1,2,3\n" * rows, encoding="utf-8")
+def test_reader_that_leaves(rows: int, folder: Path) -> None:
+    (folder / "long.csv").write_text("1,2,3\n" * rows, encoding="utf-8")
     with subprocess.Popen(
         [*COMMAND, "predict", "model", "long.csv"],
-        cwd=workplace,
+        cwd=folder,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -400,10 +400,10 @@ def test_reader_that_leaves(rows: int, workplace: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes the streams")
 @pytest.mark.parametrize("command", ["train good.csv --hidden 8 --epochs 2", "predict model bare.csv", "learn"])
-def test_closed_streams(command: str, workplace: Path) -> None:
+def test_closed_streams(command: str, folder: Path) -> None:
     def run(closed: str) -> subprocess.CompletedProcess[bytes]:
         call = ["sh", "-c", f'"$@" {closed}', "sh", *COMMAND, *command.split()]
-        return subprocess.run(call, cwd=workplace, env=ENVIRONMENT, capture_output=True, timeout=300)
+        return subprocess.run(call, cwd=folder, env=ENVIRONMENT, capture_output=True, timeout=300)
 
     whole = run("")
     assert b"Traceback" not in run(">&-").stderr
@@ -425,10 +425,10 @@ def test_terminal_without_umlauts(tmp_path: Path) -> None:
     assert b"\r" not in runs[1].stdout
 
 
-def test_classes_that_are_never_tested(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classes_that_are_never_tested(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "good.csv", *QUICK]) == 0
     assert "never tested" not in capsys.readouterr().out
-    with (workplace / "good.csv").open("a") as file:
+    with (folder / "good.csv").open("a") as file:
         file.write("7,8,9,z\n")
     assert main(["train", "good.csv", *QUICK]) == 0
     assert "trained on but never tested, for want of rows: z\n" in capsys.readouterr().out
@@ -456,10 +456,10 @@ def test_command_needs_no_optional_package() -> None:
 
 
 @pytest.fixture
-def bytes_of_model(workplace: Path) -> Callable[[str], bytes]:
+def bytes_of_model(folder: Path) -> Callable[[str], bytes]:
     def train(folder: str, *more: str) -> bytes:
         assert main(["train", "good.csv", *QUICK, "--out", folder, *more]) == 0
-        return (workplace / folder / "model.safetensors").read_bytes()
+        return (folder / folder / "model.safetensors").read_bytes()
 
     return train
 
