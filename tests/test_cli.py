@@ -457,9 +457,9 @@ def test_command_needs_no_optional_package() -> None:
 
 @pytest.fixture
 def bytes_of_model(folder: Path) -> Callable[[str], bytes]:
-    def train(folder: str, *more: str) -> bytes:
-        assert main(["train", "good.csv", *QUICK, "--out", folder, *more]) == 0
-        return (folder / folder / "model.safetensors").read_bytes()
+    def train(out: str, *more: str) -> bytes:
+        assert main(["train", "good.csv", *QUICK, "--out", out, *more]) == 0
+        return (folder / out / "model.safetensors").read_bytes()
 
     return train
 
