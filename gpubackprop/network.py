@@ -247,9 +247,11 @@ class Network:
             InvalidType: something that does not hold numbers.
         """
         x, t, w = self._batch(X, y, sample_weight)
-        return self._evaluate(
-            Workspace(self.architecture, self.backend, min(len(x), PREDICT_ROWS), training=False), x, t, w
-        )
+        return self._evaluate(self._evaluation_workspace(len(x)), x, t, w)
+
+    def _evaluation_workspace(self, rows: int) -> Workspace:
+        """Return buffers for the loss of so many examples, a part of them at a time."""
+        return Workspace(self.architecture, self.backend, min(rows, PREDICT_ROWS), training=False)
 
     def _evaluate(self, ws: Workspace, x: Any, t: Any, w: Any) -> float:
         """Return the mean loss of checked examples, as many rows at a time as the workspace holds."""

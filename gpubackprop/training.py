@@ -17,7 +17,7 @@ import numpy
 from .checks import boolean, choice, integer, real
 from .errors import DivergenceWarning, InterruptWarning, InvalidType, InvalidValue, MissingDependency
 from .history import History
-from .network import PREDICT_ROWS, Network
+from .network import Network
 from .optimizers import OPTIMIZERS, Optimizer
 from .workspace import Workspace
 
@@ -236,9 +236,7 @@ class _Run:
     def evaluate(self, x: Any, y: Any, w: Any) -> float:
         """Return the loss of the validation data."""
         if self.validation is None:
-            self.validation = Workspace(
-                self.net.architecture, self.net.backend, min(len(x), PREDICT_ROWS), training=False
-            )
+            self.validation = self.net._evaluation_workspace(len(x))
         return self.net._evaluate(self.validation, x, y, w)
 
 

@@ -83,9 +83,13 @@ def use_backend(name: str) -> Iterator[None]:
 
 def _runnable(name: Any) -> str:
     """Return the name of a backend that can run here; None, which `resolve` takes for the default, is none."""
+    resolve(_text(name))
+    return name
+
+
+def _text(name: Any) -> str:
     if not isinstance(name, str):
         raise InvalidType(f"backend must be {ACCEPTED}, got {name!r} of type {type(name).__name__}")
-    resolve(name)
     return name
 
 
@@ -106,9 +110,7 @@ def resolve(name: str | None = None) -> Any:
     """
     if name is None:
         name = _override.get() or _default or _of_environment()
-    if not isinstance(name, str):
-        raise InvalidType(f"backend must be {ACCEPTED}, got {name!r} of type {type(name).__name__}")
-    if name == "auto":
+    if _text(name) == "auto":
         name = "numpy" if why_no_cuda() else "cuda"
     if name == "numpy":
         return _numpy_backend()
