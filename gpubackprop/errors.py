@@ -23,6 +23,10 @@ class OutOfMemory(GpubackpropError, MemoryError):
     """The device has too little free memory; the message names bytes needed, bytes free and the remedy."""
 
 
+class KernelError(GpubackpropError, RuntimeError):
+    """A CUDA kernel does not compile; the message names its file and line."""
+
+
 class ModelFileError(GpubackpropError, ValueError):
     """A file that is not a model of this package: truncated, altered, foreign, or of a later format."""
 

@@ -284,7 +284,7 @@ def cuda_function(name: str, source: Trace, arguments: Sequence[str], overwrites
             function returns its one output.
 
     Returns:
-        Source text; it needs ``minimum`` and ``maximum`` of `kernels/common.cuh`.
+        Source text; it needs ``minimum`` and ``maximum`` of `kernels/formulas.cuh`.
     """
     text: list[str] = []
     terms: list[str] = []

@@ -153,7 +153,7 @@ def _derivatives(net: Network, batch: tuple[Any, Any, Any, Any], method: str, ch
         kept = theta[position]
         theta[position] = kept + step
         twin._forward(ws)
-        twin._output(ws)
+        twin._loss(ws)
         theta[position] = kept
         return ws.value[()]
 

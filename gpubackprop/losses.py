@@ -69,6 +69,10 @@ class Loss(Row):
         """Trace of the loss for the canonical activation; inputs ``y`` and ``s``."""
         return self.trace(self.canonical_loss, "y", "s") if self.canonical_loss else None
 
+    def fits(self, activation: Activation) -> bool:
+        """Return whether an output activation is the canonical one, with which δ_L is a − y."""
+        return self.canonical_loss is not None and self.canonical == activation
+
 
 _TINY = 1e-30  # the least argument of a logarithm: y / _TINY still fits float32
 

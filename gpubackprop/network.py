@@ -27,6 +27,7 @@ from . import inputs, storage
 from .activations import Activation
 from .architecture import Architecture
 from .backends import resolve
+from .backends.numpy import dropout_key
 from .checks import choice, integer
 from .errors import InvalidValue
 from .formula import Row
@@ -154,35 +155,35 @@ class Network:
 
     def _forward(self, ws: Workspace) -> None:
         """Equations 1 and 2, from ws.h[0] = x to ws.a[L]."""
-        backend = self.backend
-        for l, (W, b) in enumerate(self._parameters, start=1):
-            backend.affine(ws.h[l - 1], W, b, ws.z[l])  # z_l = a_{l-1} W_l + b_l     (1)
-            backend.activate(self.activations[l - 1], ws.z[l], ws.a[l])  # a_l = σ_l(z_l)   (2)
-            if ws.mask[l] is not None:
-                backend.drop(ws.a[l], ws.mask[l], ws.h[l])
-
-    def _output(self, ws: Workspace) -> None:
-        """Equation 3: δ_L into ws.delta[L] and the loss, with its penalty, into ws.value."""
-        self.backend.output_delta(
-            self.loss, self.activations[-1], ws.y, ws.z[-1], ws.a[-1], ws.weight, ws.delta[-1], ws.value
-        )
-        if self.architecture.l2:
-            for W, _ in self._parameters:
-                self.backend.penalty(self.architecture.l2, W, ws.value)
+        for l, (W, b) in enumerate(self._parameters, start=1):  # z_l = a_{l-1} W_l + b_l   (1),   a_l = σ_l(z_l)   (2)
+            sigma = self.activations[l - 1]
+            self.backend.forward(sigma, ws.h[l - 1], W, b, ws.mask[l], ws.z[l], ws.a[l], ws.h[l])
 
     def _backward(self, ws: Workspace) -> None:
-        """Equations 3 to 6 after `_forward`: the loss into ws.value and ∂L/∂θ into self.gradient."""
-        backend, delta, gradients = self.backend, ws.delta, self.layout.views(self.gradient)
-        self._output(ws)  # δ_L = ∂L/∂a_L ⊙ σ'_L(z_L)   (3)
+        """Equations 3 to 6 after `_forward`: the loss with its penalty into ws.value, ∂L/∂θ into self.gradient."""
+        backend, delta, l2 = self.backend, ws.delta, self.architecture.l2
+        gradients = self.layout.views(self.gradient)
+        self._output(ws, gradients[-1][1])  # δ_L = ∂L/∂a_L ⊙ σ'_L(z_L)   (3)
         for l in range(len(self._parameters), 0, -1):
-            (W, _), (dW, db) = self._parameters[l - 1], gradients[l - 1]
+            W, dW = self._parameters[l - 1][0], gradients[l - 1][0]
             backend.weight_gradient(ws.h[l - 1], delta[l], dW)  # ∂L/∂W_l = a_{l-1}ᵀ δ_l   (5)
-            backend.bias_gradient(delta[l], db)  # ∂L/∂b_l = Σ_rows δ_l   (6)
-            if self.architecture.l2:
-                backend.penalty_gradient(self.architecture.l2, W, dW)
-            if l > 1:  # δ_{l-1} = (δ_l W_lᵀ) ⊙ σ'_{l-1}(z_{l-1})   (4)
-                sigma = self.activations[l - 2]
-                backend.delta(sigma, delta[l], W, ws.mask[l - 1], ws.z[l - 1], ws.a[l - 1], delta[l - 1])
+            if l2:
+                backend.penalty(l2, W, dW, ws.value)
+            if l > 1:  # δ_{l-1} = (δ_l W_lᵀ) ⊙ σ'_{l-1}(z_{l-1})   (4),   ∂L/∂b_{l-1} = Σ_rows δ_{l-1}   (6)
+                sigma, db = self.activations[l - 2], gradients[l - 2][1]
+                backend.delta(sigma, delta[l], W, ws.mask[l - 1], ws.z[l - 1], ws.a[l - 1], delta[l - 1], db)
+
+    def _output(self, ws: Workspace, db: Any) -> None:
+        """Equation 3, and 6 where db is given: δ_L into ws.delta[L], ∂L/∂b_L, the loss into ws.value."""
+        sigma = self.activations[-1]
+        self.backend.output_delta(self.loss, sigma, ws.y, ws.z[-1], ws.a[-1], ws.weight, ws.delta[-1], db, ws.value)
+
+    def _loss(self, ws: Workspace) -> None:
+        """The loss with its penalty into ws.value after `_forward`."""
+        self._output(ws, None)
+        if self.architecture.l2:
+            for W, _ in self._parameters:
+                self.backend.penalty(self.architecture.l2, W, None, ws.value)
 
     # -- what users call -----------------------------------------------------------------------------------------
 
@@ -261,7 +262,7 @@ class Network:
                 rows = slice(start, start + ws.rows)
                 part = ws.load(x[rows], t[rows], None if w is None else w[rows])
                 self._forward(part)
-                self._output(part)
+                self._loss(part)
                 total += float(part.value) * float(part.total)
                 weights += float(part.total)
         return total / weights
@@ -298,6 +299,8 @@ class Network:
     def draw_masks(self, rows: int, seed: int | None = None) -> list[numpy.ndarray]:
         """Return one dropout mask per hidden layer: 0 with the probability `dropout`, else 1 / (1 − dropout).
 
+        They are those of the first step of `fit` with the same seed and rows in its batches.
+
         Args:
             rows: number of examples N.
             seed: an integer, or None for other masks each time.
@@ -309,10 +312,10 @@ class Network:
             InvalidValue: rows is not positive, or the seed is negative.
             InvalidType: an argument is not an integer.
         """
-        rng = numpy.random.default_rng(seed if seed is None else integer("seed", seed, 0))
+        key = dropout_key(seed if seed is None else integer("seed", seed, 0))
         masks = [numpy.zeros((integer("rows", rows, 1), n), self.dtype) for n in self.sizes[1:-1]]
-        for mask in masks:
-            resolve("numpy").draw_mask(rng, self.architecture.dropout, mask, numpy.empty(mask.shape))
+        for l, mask in enumerate(masks, start=1):
+            resolve("numpy").draw_mask(key, 0, l, self.architecture.dropout, mask)
         return masks
 
     def to(self, backend: str) -> Network:

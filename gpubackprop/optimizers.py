@@ -105,38 +105,51 @@ class Optimizer(Checked):
         return rate(as_schedule(self.learning_rate), t)
 
     @cached_property
+    def scalar_names(self) -> tuple[str, ...]:
+        """Names of what `hyper` returns, in order."""
+        return tuple(self.scalars(0, 1.0))
+
+    @cached_property
+    def clip_factor(self) -> Trace:
+        """Trace of what clipping scales the gradient by, from the input ``squares``, Σ g²; PyTorch's, stable at 0."""
+
+        def factor(m: Any, squares: Any) -> Any:
+            return 1.0 if self.clip_norm is None else m.minimum(self.clip_norm / (m.sqrt(squares) + 1e-6), 1.0)
+
+        return trace(factor, ("squares",), outputs=1, owner=f"optimizer {type(self).__name__}")
+
+    @cached_property
     def update(self) -> Trace:
-        """Trace of the whole update: clipping, decay, step. Inputs ``w``, ``g``, the slots, then what `h` holds.
+        """Trace of the whole update: clipping by the factor ``clip``, decay, step. Inputs are its `arguments`.
 
         Raises:
             InvalidValue: names that collide, or a `step` that cannot be traced or does not return w and every slot.
         """
-        kept, names = self._names()
+        kept, used = len(self.slots), self.arguments
+        if len(set(used)) < len(used) or not all(str(name).isidentifier() for name in used):
+            raise InvalidValue(
+                f"optimizer {type(self).__name__}: slots and scalars must have names of their own, each a Python name "
+                f"other than 'w', 'g' and 'clip', got the slots {self.slots} and the scalars {self.scalar_names}"
+            )
 
         def whole(m: Any, w: Any, g: Any, *rest: Any) -> Any:
-            h = SimpleNamespace(**dict(zip(names, rest[len(kept) :], strict=False)))
+            h = SimpleNamespace(**dict(zip(self.scalar_names, rest[kept:], strict=False)))
             if self.clip_norm is not None:
                 g = rest[-1] * g
             if self.weight_decay and self.decoupled_decay:
                 w = w - h.rate * (self.weight_decay * w)
             elif self.weight_decay:
                 g = g + self.weight_decay * w
-            return self.step(m, h, w, g, *rest[: len(kept)])
+            return self.step(m, h, w, g, *rest[:kept])
 
-        returned = ", ".join(("w", *kept))
+        returned = ", ".join(("w", *self.slots))
         owner = f"optimizer {type(self).__name__}, whose step returns the new {returned}"
-        return trace(whole, ("w", "g", *kept, *names, "clip"), outputs=1 + len(kept), owner=owner)
+        return trace(whole, used, outputs=1 + kept, owner=owner)
 
-    def _names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the names of the slots and of the scalars, no two the same: they are arguments of one formula."""
-        kept, names = tuple(self.slots), tuple(self.scalars(0, 1.0))
-        used = ("w", "g", "clip", *kept, *names)
-        if len(set(used)) < len(used) or not all(str(name).isidentifier() for name in used):
-            raise InvalidValue(
-                f"optimizer {type(self).__name__}: slots and scalars must have names of their own, each a Python name "
-                f"other than 'w', 'g' and 'clip', got the slots {kept} and the scalars {names}"
-            )
-        return kept, names
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the inputs of `update`: ``w``, ``g``, the slots, what `hyper` returns, ``clip``."""
+        return ("w", "g", *self.slots, *self.scalar_names, "clip")
 
 
 @dataclass(frozen=True)

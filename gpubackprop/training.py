@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy
 
+from .backends.numpy import dropout_key
 from .checks import boolean, choice, integer, real
 from .errors import DivergenceWarning, InterruptWarning, InvalidType, InvalidValue, MissingDependency
 from .history import History
@@ -160,9 +161,9 @@ class _Run:
         self.workspace = Workspace(net.architecture, net.backend, batch_size, dropout=net.architecture.dropout > 0)
         self.validation: Workspace | None = None
         zeros = net.backend.zeros
-        self.slots = [zeros(net.theta.shape, net.dtype) for _ in optimizer.slots]
+        self.slots = zeros((len(optimizer.slots), net.layout.size), net.dtype)
         self.kept, self.before = net.theta.copy(), net.theta.copy()
-        self.rng = numpy.random.default_rng(seed)
+        self.rng, self.dropout_key = numpy.random.default_rng(seed), dropout_key(seed)
         self.order = numpy.arange(len(x)) if shuffle else None
         self.batch = [
             None if a is None or not shuffle else zeros((batch_size, a.shape[1]), net.dtype) for a in self.data
@@ -186,25 +187,32 @@ class _Run:
         if self.order is not None:
             self.rng.shuffle(self.order)
             order = self.net.backend.asarray(self.order, "int64")
+        hyper = self.hyper(-(-rows // self.batch_size))
         self.total[...] = self.weight[...] = 0.0
-        for start in range(0, rows, self.batch_size):
+        for k, start in enumerate(range(0, rows, self.batch_size)):
             if interrupted():
                 break
-            weight = self.step(order, start, min(self.batch_size, rows - start))
+            weight = self.step(order, start, min(self.batch_size, rows - start), hyper[k])
             self.net.backend.xp.add(self.weight, weight, out=self.weight)
         weight = float(self.weight)
         return float(self.total) / weight if weight else math.nan  # no step: interrupted before the first
 
-    def step(self, order: Any, start: int, rows: int) -> Any:
+    def hyper(self, steps: int) -> Any:
+        """Return what the optimizer's formula is given in each of the next steps (steps, its scalars)."""
+        names = self.optimizer.scalar_names
+        table = [[h[name] for name in names] for h in map(self.optimizer.hyper, range(self.t, self.t + steps))]
+        return self.net.backend.asarray(table, self.net.dtype)
+
+    def step(self, order: Any, start: int, rows: int, hyper: Any) -> Any:
         """Take the step of one batch; return its weight in the mean loss."""
         net, backend = self.net, self.net.backend
         ws = self.workspace.load(*self._gathered(order, slice(start, start + rows), rows))
-        for mask, uniform in zip(ws.mask, ws.uniform, strict=True):
+        for l, mask in enumerate(ws.mask):
             if mask is not None:
-                backend.draw_mask(self.rng, net.architecture.dropout, mask, uniform)
+                backend.draw_mask(self.dropout_key, self.t, l, net.architecture.dropout, mask)
         net._forward(ws)
         net._backward(ws)
-        backend.update(self.optimizer, self.t, net.theta, net.gradient, self.slots)
+        backend.update(self.optimizer, hyper, net.theta, net.gradient, self.slots)
         self.t += 1
         backend.xp.multiply(ws.value, ws.total, out=self.term)
         backend.xp.add(self.total, self.term, out=self.total)

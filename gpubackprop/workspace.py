@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-import numpy
-
 if TYPE_CHECKING:
     from .architecture import Architecture
 
@@ -57,12 +55,11 @@ class Workspace:
         a: (N, n_l).
         h: (N, n_l), what the next layer is given: a_l, or its product with the mask; h[0] is x.
         mask: (N, n_l) of dropout, or None.
-        uniform: (N, n_l) in float64 on the host, from which a mask is drawn, or None.
         delta: (N, n_l).
         y: (N, n_L), the targets.
         weight: what each row counts in the mean loss: a number, or (N, 1).
         total: the sum of the sample weights, or N.
-        value: (), the loss, in double precision.
+        value: (), the loss.
     """
 
     def __init__(
@@ -70,7 +67,8 @@ class Workspace:
     ) -> None:
         L, dtype, zeros = len(architecture.shapes), architecture.dtype, backend.zeros
         shapes = [(rows, n) for n in architecture.sizes]
-        keeps_z = [False, *(row.needs_z or row == architecture.loss.canonical for row in architecture.activations)]
+        keeps_z = [False, *(row.needs_z for row in architecture.activations)]
+        keeps_z[L] |= architecture.loss.fits(architecture.activations[-1])
         dropped = [dropout and 0 < l < L for l in range(L + 1)]
         self.rows, self.dropout = rows, dropout
         self._xp = backend.xp
@@ -78,14 +76,13 @@ class Workspace:
         self.a: Buffers = [None, *(zeros(shape, dtype) for shape in shapes[1:])]
         self.z: Buffers = [zeros(shapes[l], dtype) if keeps_z[l] else self.a[l] for l in range(L + 1)]
         self.mask: Buffers = [zeros(shapes[l], dtype) if dropped[l] else None for l in range(L + 1)]
-        self.uniform: Buffers = [numpy.empty(shapes[l]) if dropped[l] else None for l in range(L + 1)]
         self.h: Buffers = [zeros(shapes[l], dtype) if dropped[l] else self.a[l] for l in range(L + 1)]
         self.delta: Buffers = [zeros(shapes[l], dtype) if l and (training or l == L) else None for l in range(L + 1)]
         self.weights = [zeros((rows, 1), dtype)]
         self.y: Any = None
         self.weight: Any = None
         self.total: Any = None
-        self.value = zeros((), "complex128" if dtype == "complex128" else "float64")
+        self.value = zeros((), dtype)
         self._part: tuple[int, Workspace] = rows, self
 
     def first(self, rows: int) -> Workspace:
@@ -95,7 +92,7 @@ class Workspace:
         if rows != self._part[0]:
             part = copy.copy(self)
             self._part = rows, part
-            for name in ("z", "a", "h", "mask", "uniform", "delta", "weights"):
+            for name in ("z", "a", "h", "mask", "delta", "weights"):
                 setattr(part, name, [buffer if buffer is None else buffer[:rows] for buffer in getattr(self, name)])
         return self._part[1]
 

@@ -13,7 +13,10 @@ import types
 from types import SimpleNamespace
 from typing import Any
 
+import host_cuda
 import numpy as np
+
+from gpubackprop.backends import kernels
 
 __version__ = "14.2.0"
 
@@ -73,8 +76,15 @@ runtime = SimpleNamespace(
     memGetInfo=lambda: (state.free, 2**40),
     runtimeGetVersion=lambda: 13030,
 )
+
+
+class CompileException(Exception):
+    """What the compiler of a kernel said."""
+
+
 cuda = SimpleNamespace(
     Device=Device,
+    compiler=SimpleNamespace(CompileException=CompileException),
     runtime=runtime,
     memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
@@ -109,6 +119,8 @@ class ndarray:  # noqa: N801
     ndim = property(lambda self: self._host.ndim)
     size = property(lambda self: self._host.size)
     nbytes = property(lambda self: self._host.nbytes)
+    flags = property(lambda self: self._host.flags)
+    strides = property(lambda self: self._host.strides)
     T = property(lambda self: self._view(self._host.T))
     real = property(lambda self: self._view(self._host.real))
 
@@ -391,6 +403,25 @@ class ElementwiseKernel:
         return _allocated(_mine(x) * 2)
 
 
+class RawModule:
+    """A kernel compiled by g++ and run by the threads of the CPU."""
+
+    def __init__(self, *, code: str | None = None, options: tuple[str, ...] = ()) -> None:
+        self._code = code
+
+    def get_function(self, name: str) -> Any:
+        try:
+            entry = host_cuda.compiled(self._code, name)
+        except host_cuda.CompileError as error:
+            raise CompileException(str(error)) from None
+
+        def launch(grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
+            values = [_mine(value) if isinstance(value, ndarray) else value for value in args]
+            host_cuda.launch(entry, grid, block, values)
+
+        return launch
+
+
 FUNCTIONS = ("zeros", "empty", "ones", "asarray", "ascontiguousarray", "copyto", "take", "dot", "sum", "amax")
 
 
@@ -410,6 +441,7 @@ def install(monkeypatch: Any, **machine: Any) -> types.ModuleType:
     made = module()
     for name, value in (("cupy", made), ("cupyx", cupyx), ("cupyx.scipy", scipy), ("cupyx.scipy.special", special)):
         monkeypatch.setitem(sys.modules, name, value)
+    monkeypatch.setattr(kernels, "THREADS", 64)  # two warps: CPUs have few cores
     for name in ("devices", "current", "free", "copies", "device_count_error", "product_error", "kernel_error"):
         monkeypatch.setattr(state, name, machine.get(name, getattr(State, name)))
     return made

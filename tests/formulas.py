@@ -190,7 +190,7 @@ def magnitude(source: Trace, arrays: dict[str, Any]) -> Any:
 def functions(kind: str) -> str:
     """Return all formulas as device functions for one type of number, and what they call."""
     texts = [cuda_function(f"f_{case}", case.trace, case.arguments, case.overwrites) for case in CASES]
-    return "\n".join([f"using T = {kind};", (KERNELS / "common.cuh").read_text(), *texts])
+    return "\n".join([f"using T = {kind};", (KERNELS / "formulas.cuh").read_text(), *texts])
 
 
 def call(case: Case, index: str) -> str:

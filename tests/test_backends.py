@@ -17,7 +17,7 @@ import pytest
 
 import gpubackprop as gb
 from gpubackprop import backends
-from gpubackprop.backends import cuda
+from gpubackprop.backends import devices
 from gpubackprop.errors import BackendUnavailable, InvalidType, InvalidValue
 
 ROOT = Path(gb.__file__).parents[1]
@@ -43,10 +43,10 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No default is set, and nothing found out about CUDA outlives a test."""
     monkeypatch.delenv("GPUBACKPROP_BACKEND", raising=False)
     monkeypatch.setattr(backends, "_default", None)
-    for found in (cuda.why_not, cuda._backend):
+    for found in (devices.why_not, devices._backend):
         found.cache_clear()
     yield
-    for found in (cuda.why_not, cuda._backend):
+    for found in (devices.why_not, devices._backend):
         found.cache_clear()
 
 
@@ -349,8 +349,8 @@ def test_a_device_too_many(gpu: Any) -> None:
 def test_what_was_found_is_kept(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trial of the device costs a compilation: it is made once."""
     probes = []
-    real = cuda._probe
-    monkeypatch.setattr(cuda, "_probe", lambda: probes.append(real()))
+    real = devices._probe
+    monkeypatch.setattr(devices, "_probe", lambda: probes.append(real()))
     for _ in range(3):
         gb.Network([1, 1])
     assert len(probes) == 1

@@ -296,7 +296,7 @@ def test_bad_call_in_a_process_has_no_traceback(tmp_path: Path) -> None:
 def test_backend_that_cannot_run(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpubackprop.backends.cuda.why_not", lambda: "CuPy is not installed: pip install it")
+    monkeypatch.setattr("gpubackprop.backends.devices.why_not", lambda: "CuPy is not installed: pip install it")
     for command in (["train", "good.csv"], ["predict", "model", "good.csv"]):
         assert main([*command, "--backend", "cuda"]) == 1
         assert "gpubackprop: error: CuPy is not installed: pip install it" in capsys.readouterr().err

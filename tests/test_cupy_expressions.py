@@ -14,7 +14,7 @@ import pytest
 
 import gpubackprop as gb
 from gpubackprop.activations import ACTIVATIONS, Activation
-from gpubackprop.backends import cuda
+from gpubackprop.backends import devices
 from gpubackprop.errors import InvalidValue, OutOfMemory
 from gpubackprop.losses import LOSSES
 from gpubackprop.optimizers import OPTIMIZERS
@@ -27,8 +27,8 @@ SHARES = RNG.dirichlet(np.ones(3), N)
 
 def _forget() -> None:
     """Let the backends be found anew."""
-    cuda.why_not.cache_clear()
-    cuda._backend.cache_clear()
+    devices.why_not.cache_clear()
+    devices._backend.cache_clear()
 
 
 @pytest.fixture(params=["cuda", "cuda:1"])

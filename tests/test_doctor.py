@@ -51,7 +51,7 @@ def test_every_section_has_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_why_there_is_no_cuda(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpubackprop.backends.cuda.why_not", lambda: "for a reason: with a remedy")
+    monkeypatch.setattr("gpubackprop.backends.devices.why_not", lambda: "for a reason: with a remedy")
     status, report = _report(capsys)
     assert (status, report["cuda"]) == (0, "cannot run: for a reason: with a remedy")
     assert report["backend"].startswith("numpy")
@@ -68,7 +68,7 @@ def test_why_there_is_no_cuda(capsys: pytest.CaptureFixture[str], monkeypatch: p
 def test_backend_that_the_environment_asks_for(
     asked: str, status: int, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpubackprop.backends.cuda.why_not", lambda: "no device")
+    monkeypatch.setattr("gpubackprop.backends.devices.why_not", lambda: "no device")
     monkeypatch.setenv("GPUBACKPROP_BACKEND", asked)
     got, report = _report(capsys)
     assert got == status

@@ -115,8 +115,8 @@ def _own(module: str, target: str, each: Import) -> str:
 
 def _other(module: str, each: Import) -> str:
     head = each.name.partition(".")[0]
-    if head in CUPY and (module != "backends.cuda" or each.when == "at once"):
-        return f"imports {head}: only functions of backends.cuda may"
+    if head in CUPY and (module != "backends.devices" or each.when == "at once"):
+        return f"imports {head}: only functions of backends.devices may"
     allowed = head in AT_IMPORT | sys.stdlib_module_names or module.partition(".")[0] == "sklearn"
     if allowed or each.when != "at once":
         return ""
@@ -159,7 +159,7 @@ FAULTS = {
     "upward, from the package": ("errors", "from . import cli", "imports cli, which is above it"),
     "upward, absolute": ("losses", "import gpubackprop.training", "imports training, which is above it"),
     "upward, late": ("storage", "def f():\n    from .training import fit", "imports training"),
-    "upward, two levels": ("backends.cuda", "from ..network import Network", "imports network"),
+    "upward, two levels": ("backends.devices", "from ..network import Network", "imports network"),
     "upward, for types": ("inputs", "if TYPE_CHECKING:\n    from .training import fit", "imports training"),
     "the package itself": ("network", "from . import __version__", "imports gpubackprop, which is above it"),
     "rows in backends": (
@@ -172,15 +172,15 @@ FAULTS = {
         "def f():\n    from .. import losses",
         "rows are handed to backends",
     ),
-    "cupy elsewhere": ("network", "def f():\n    import cupy", "only functions of backends.cuda"),
+    "cupy elsewhere": ("network", "def f():\n    import cupy", "only functions of backends.devices"),
     "cupy beside cuda": (
         "backends.numpy",
         "def f():\n    from cupyx import jit",
-        "only functions of backends.cuda",
+        "only functions of backends.devices",
     ),
-    "cupy at import": ("backends.cuda", "import cupy", "only functions of backends.cuda"),
+    "cupy at import": ("backends.devices", "import cupy", "only functions of backends.devices"),
     "cupy at import, tried": (
-        "backends.cuda",
+        "backends.devices",
         "try:\n    import cupy\nexcept ImportError: pass",
         "only functions",
     ),
@@ -209,7 +209,7 @@ def test_planted_fault_is_caught(fault: str) -> None:
             "storage",
             "backends",
             "backends.numpy",
-            "backends.cuda",
+            "backends.devices",
             "losses",
         ],
         "",
@@ -225,8 +225,8 @@ def test_planted_fault_is_caught(fault: str) -> None:
     [
         ("cli", "from . import __version__, training"),
         ("training", "from .history import History"),
-        ("backends.cuda", "from ..formula import Trace\ndef f():\n    import cupy"),
-        ("backends.cuda", "if TYPE_CHECKING:\n    import cupy"),
+        ("backends.devices", "from ..formula import Trace\ndef f():\n    import cupy"),
+        ("backends.devices", "if TYPE_CHECKING:\n    import cupy"),
         ("backends", "if TYPE_CHECKING:\n    from ..losses import Loss"),
         ("history", "def plot():\n    from matplotlib import pyplot"),
         ("sklearn", "from sklearn.base import BaseEstimator"),

@@ -115,7 +115,9 @@ def test_gelu_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _epoch_peak(activation="gelu") < LIMIT
 
 
-@pytest.mark.parametrize("name", ["drop", "weight_gradient", "update", "activate", "gather", "delta"])
+@pytest.mark.parametrize(
+    "name", ["forward", "output_delta", "delta", "weight_gradient", "update", "gather", "draw_mask"]
+)
 def test_a_temporary_in_one_operation_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     original = getattr(NumpyBackend, name)
 

@@ -11,8 +11,7 @@ from functools import cache
 from typing import Any
 
 from ..errors import BackendUnavailable, InvalidType, InvalidValue
-from . import cuda
-from .cuda import cuda_backend
+from . import devices
 from .numpy import NumpyBackend
 
 ENVIRONMENT_VARIABLE = "GPUBACKPROP_BACKEND"
@@ -41,7 +40,7 @@ def why_no_cuda() -> str | None:
         None where it can; else one sentence with the cause and the remedy: CuPy is not installed, there is no driver
         or no device, or the CUDA libraries are missing.
     """
-    return cuda.why_not()
+    return devices.why_not()
 
 
 def set_backend(name: str) -> None:
@@ -117,7 +116,7 @@ def resolve(name: str | None = None) -> Any:
     device = re.fullmatch(r"cuda(?::([0-9]{1,4}))?", name)
     if device is None:
         raise InvalidValue(f"backend must be {ACCEPTED}, got {name!r}")
-    return cuda_backend(int(device[1] or 0))
+    return devices.cuda_backend(int(device[1] or 0))
 
 
 def _of_environment() -> str:

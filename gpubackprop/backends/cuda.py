@@ -1,37 +1,45 @@
-"""The CUDA backend: the equations on the arrays of one GPU, through CuPy, which is imported here alone."""
+"""The CUDA backend: each equation as a matrix product of CuPy and a kernel of `kernels/` around it."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
+import math
 from collections.abc import Iterator
-from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from ..errors import BackendUnavailable, OutOfMemory
+from ..errors import OutOfMemory
+from . import sources
+from .kernels import ROWS_A_THREAD, Kernels, vector
 from .numpy import NumpyBackend
+from .sources import DROPOUT, GATHER, PENALTY, SUM_ROWS
+
+if TYPE_CHECKING:
+    from ..activations import Activation
+    from ..losses import Loss
+    from ..optimizers import Optimizer
 
 
 class CudaBackend(NumpyBackend):
-    """The equations on CuPy arrays of one device.
+    """The equations on the arrays of one device.
+
+    Args:
+        index: number of the device.
+        xp: CuPy.
 
     Attributes:
         name: "cuda".
         index: number of the device.
+        kernels: what the operations launch.
     """
 
     name = "cuda"
-    block = 2**62  # a GPU has no cache to work in: one pass over the whole array per operation
 
-    def __init__(self, index: int, xp: Any = None) -> None:
+    def __init__(self, index: int, xp: Any) -> None:
         self.index = index
-        super().__init__(xp or importlib.import_module("cupy"))
-
-    def _erf(self) -> Any:
-        return importlib.import_module("cupyx.scipy.special").erf
+        super().__init__(xp)
+        self.kernels = Kernels(self.xp)
 
     @property
     def description(self) -> str:
@@ -78,94 +86,114 @@ class CudaBackend(NumpyBackend):
         with self.running(0.0):
             self.xp.cuda.get_current_stream().synchronize()
 
+    # -- the equations -------------------------------------------------------------------------------------------
+
     def gather(self, x: Any, rows: Any, out: Any) -> None:
         """out = x[rows]; x (M, n), rows (N,), out (N, n)."""
-        self.xp.take(x, rows, axis=0, out=out)
+        shape = self.kernels.over_matrix(out)
+        self.kernels.launch(GATHER, shape, out, {"x": x, "order": rows, "out": out, **_size(out)})
 
-    def draw_mask(self, rng: numpy.random.Generator, rate: float, mask: Any, uniform: numpy.ndarray) -> None:
-        """Fill a mask of dropout: drawn on the host, so that both backends drop the same units."""
-        host = numpy.empty(mask.shape, mask.dtype)
-        super().draw_mask(rng, rate, host, uniform)
-        mask[...] = self.asarray(host, mask.dtype)
+    def forward(self, activation: Activation, h_below: Any, W: Any, b: Any, mask: Any, z: Any, a: Any, h: Any) -> None:
+        """(1, 2) z = h_below W + b, a = σ(z), h = a ⊙ mask; see `NumpyBackend.forward`."""
+        self.xp.matmul(h_below, W, out=z)
+        arguments = {"z": z, "b": b, "a": a, **_size(z)}
+        if activation.rowwise:
+            shape = self.kernels.over_rows(z, vectors=False)
+        else:
+            shape = self.kernels.over_matrix(z)
+            arguments |= {"mask": mask, "h": None if mask is None else h}
+        self.kernels.launch(sources.activate(activation), shape, z, arguments)
+
+    def draw_mask(self, key: Any, step: int, layer: int, rate: float, mask: Any) -> None:
+        """Draw a mask of dropout, the one that `NumpyBackend.draw_mask` draws, on the device."""
+        arguments = {
+            "mask": mask,
+            "scale": 1.0 / (1.0 - rate),
+            "threshold": math.ceil(float(numpy.float32(rate)) * 2**24),
+            "key0": key[0],
+            "key1": key[1],
+            "layer": layer,
+            "step": step,
+            "n": mask.size,
+        }
+        self.kernels.launch(DROPOUT, self.kernels.over(mask, 8 // vector(mask)), mask, arguments)
+
+    def output_delta(
+        self, loss: Loss, activation: Activation, y: Any, z: Any, a: Any, weight: Any, delta: Any, db: Any, value: Any
+    ) -> None:
+        """(3, 6) The loss of the batch, δ_L, and ∂L/∂b_L; see `NumpyBackend.output_delta`."""
+        shape = self.kernels.over_rows(a, vectors=not activation.rowwise)
+        strips = shape[0][1]
+        sums = db if strips == 1 and db is not None else self._temporary("sums", value, (strips, a.shape[1]))
+        losses = value if strips == 1 else self._temporary("losses", value, (strips, 1))
+        row_weights = None if isinstance(weight, float) else weight
+        arguments = {
+            "y": y,
+            "z": z,
+            "a": a,
+            "weight": row_weights,
+            "share": weight if row_weights is None else 0.0,
+            "delta": delta,
+            "sums": sums,
+            "losses": losses,
+            **_size(a),
+        }
+        self.kernels.launch(sources.output(loss, activation), shape, a, arguments)
+        if strips > 1:
+            self._sum_rows(losses, value)
+            if db is not None:
+                self._sum_rows(sums, db)
+
+    def delta(
+        self, activation: Activation, delta_next: Any, W_next: Any, mask: Any, z: Any, a: Any, delta: Any, db: Any
+    ) -> None:
+        """(4, 6) δ_l = (δ_{l+1} W_{l+1}ᵀ) ⊙ mask ⊙ σ'(z_l), and ∂L/∂b_l; see `NumpyBackend.delta`."""
+        self.xp.matmul(delta_next, W_next.T, out=delta)
+        shape = self.kernels.over_matrix(delta, ROWS_A_THREAD)
+        strips = shape[0][1]
+        sums = db if strips == 1 else self._temporary("sums", db, (strips, delta.shape[1]))
+        used = activation.backward.inputs
+        arguments = {
+            "delta": delta,
+            "mask": mask,
+            "z": z if "z" in used else None,
+            "a": a if "a" in used else None,
+            "sums": sums,
+            **_size(delta),
+        }
+        self.kernels.launch(sources.delta(activation), shape, delta, arguments)
+        if strips > 1:
+            self._sum_rows(sums, db)
+
+    def penalty(self, l2: float, W: Any, dW: Any, value: Any) -> None:
+        """Add the penalty λ/2 Σ W² to the loss, and its derivative λ W to ∂L/∂W; see `NumpyBackend.penalty`."""
+        self._sum_rows(self._squares(W, dW, l2, 0.5 * l2), value, add=True)
+
+    def update(self, optimizer: Optimizer, hyper: Any, theta: Any, gradient: Any, slots: Any) -> None:
+        """(7, 8) θ ← step(θ, ∂L/∂θ), in one launch; see `NumpyBackend.update`."""
+        squares = None
+        if optimizer.clip_norm is not None:
+            squares = self._temporary("squares", theta, ())
+            self._sum_rows(self._squares(gradient, None, 0.0, 1.0), squares)
+        arguments = {"theta": theta, "g": gradient, "slots": slots, "h": hyper, "squares": squares, "n": theta.size}
+        self.kernels.launch(sources.update(optimizer), self.kernels.over(theta), theta, arguments)
+
+    # -- parts of the equations ----------------------------------------------------------------------------------
+
+    def _squares(self, x: Any, g: Any, l2: float, scale: float) -> Any:
+        """Return scale Σ x² in parts (blocks, 1), for `_sum_rows`; g += λ x where g is given."""
+        shape = self.kernels.over(x, ROWS_A_THREAD)
+        sums = self._temporary("sums", x, (shape[0][0], 1))
+        arguments = {"x": x, "g": g, "lambda": l2, "scale": scale, "sums": sums, "n": x.size}
+        self.kernels.launch(PENALTY, shape, x, arguments)
+        return sums
+
+    def _sum_rows(self, partial: Any, out: Any, add: bool = False) -> None:
+        """out = Σ_rows partial, or out += it; partial (rows, cols), out (cols,)."""
+        (tiles, _), block = self.kernels.over_matrix(partial)
+        arguments = {"partial": partial, "out": out, "add": add, **_size(partial)}
+        self.kernels.launch(SUM_ROWS, ((tiles, 1), block), partial, arguments)
 
 
-def cuda_backend(index: int) -> CudaBackend:
-    """Return the backend of a device.
-
-    Raises:
-        BackendUnavailable: it cannot run here, or there is no such device.
-    """
-    cause = why_not()
-    if cause is not None:
-        raise BackendUnavailable(cause)
-    count = _devices()
-    if index >= count:
-        raise BackendUnavailable(
-            f"there is no device cuda:{index}: this machine has {count}, cuda:0 to cuda:{count - 1}"
-        )
-    return _backend(index)
-
-
-@cache
-def _backend(index: int) -> CudaBackend:
-    return CudaBackend(index)
-
-
-@cache
-def why_not() -> str | None:
-    """Return None where a matrix product and a kernel run on a device, else one sentence with cause and remedy."""
-    if importlib.util.find_spec("cupy") is None:
-        return (
-            "CuPy is not installed: install it with pip install 'gpubackprop[cuda13]' for a driver of CUDA 13, "
-            "or 'gpubackprop[cuda12]' for one of CUDA 12."
-        )
-    try:
-        importlib.import_module("cupy")
-    except Exception as error:  # it fails in as many ways as it has libraries: each is a reason
-        return _no_libraries(error)
-    try:
-        count = _devices()
-    except Exception as error:
-        return _no_driver(_first_line(error))
-    if count == 0:
-        return _no_driver("it reports no device")
-    try:
-        _probe()
-    except Exception as error:
-        return _no_libraries(error)
-    return None
-
-
-def _no_driver(reason: str) -> str:
-    return (
-        f"no NVIDIA driver or device answers ({reason}): install the driver, see that nvidia-smi lists a GPU and that "
-        'CUDA_VISIBLE_DEVICES does not hide it, or use backend="numpy".'
-    )
-
-
-def _no_libraries(error: Exception) -> str:
-    return (
-        f"the CUDA libraries that CuPy needs are missing or do not fit ({_first_line(error)}): install them with "
-        "pip install 'cupy-cuda13x[ctk]', or 'cupy-cuda12x[ctk]' for a driver of CUDA 12."
-    )
-
-
-def _first_line(error: Exception) -> str:
-    """Return the first line of a message that says something; CuPy's own puts the error that it met at its end."""
-    text = str(error).rpartition("Original error:")[2]
-    return next((line.strip() for line in text.splitlines() if line.strip(" =")), repr(error))
-
-
-def _devices() -> int:
-    """Return the number of devices that the driver reports."""
-    return int(importlib.import_module("cupy").cuda.runtime.getDeviceCount())
-
-
-def _probe() -> None:
-    """Run a matrix product and a compiled kernel on the first device."""
-    cupy = importlib.import_module("cupy")
-    with cupy.cuda.Device(0):
-        x = cupy.ones((2, 2), "float32")
-        double = cupy.ElementwiseKernel("T x", "T y", "y = x + x", "gpubackprop_probe")
-        if float(double(x @ x).sum()) != 16.0:
-            raise ArithmeticError("a product of matrices of ones came out wrong")
+def _size(x: Any) -> dict[str, int]:
+    return {"rows": x.shape[0], "cols": x.shape[1]}

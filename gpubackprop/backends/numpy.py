@@ -134,35 +134,51 @@ class NumpyBackend:
         """out = x[rows]; x (M, n), rows (N,), out (N, n)."""
         self.xp.take(x, rows, axis=0, out=out, mode="clip")  # any other mode copies through a buffer
 
-    def affine(self, a: Any, W: Any, b: Any, z: Any) -> None:
-        """(1) z = a W + b; a (N, m), W (m, n), b (n,), z (N, n) out."""
-        self.xp.matmul(a, W, out=z)
-        self.xp.add(z, b, out=z)
+    def forward(self, activation: Activation, h_below: Any, W: Any, b: Any, mask: Any, z: Any, a: Any, h: Any) -> None:
+        """(1, 2) z = h_below W + b, a = σ(z), h = a ⊙ mask.
 
-    def activate(self, activation: Activation, z: Any, a: Any) -> None:
-        """(2) a = σ(z); z (N, n), a (N, n) out, which may be z."""
+        Args:
+            activation: that of layer l.
+            h_below: h_{l-1} (N, m).
+            W: W_l (m, n).
+            b: b_l (n,).
+            mask: that of the dropout of layer l (N, n), or None.
+            z: z_l (N, n), written; it may be the array a where nothing needs it.
+            a: a_l (N, n), written.
+            h: h_l (N, n), written where there is a mask, else the array a.
+        """
+        self.xp.matmul(h_below, W, out=z)
+        self.xp.add(z, b, out=z)
         if activation.rowwise:
             self._softmax(z, a)
         else:
             self._run(activation.forward, {"z": z}, [a])
+        if mask is not None:
+            self.xp.multiply(a, mask, out=h)
 
-    def draw_mask(self, rng: numpy.random.Generator, rate: float, mask: Any, uniform: numpy.ndarray) -> None:
-        """Fill a mask of dropout, on the host: 0 with the probability `rate`, else 1 / (1 − rate).
+    def draw_mask(self, key: Any, step: int, layer: int, rate: float, mask: Any) -> None:
+        """Draw a mask of dropout: 0 with the probability `rate`, else 1 / (1 − rate).
 
-        mask (N, n) out; uniform (N, n) in float64 out: what was drawn, so that a seed gives one mask for all types.
+        Every number has its place in the stream of a counter-based generator (Salmon, Moraes, Dror, Shaw 2011), so that
+        one seed gives the same masks on every backend and in every type.
+
+        Args:
+            key: two integers below 2⁶⁴, from the seed (`dropout_key`).
+            step: the number of steps taken before.
+            layer: l.
+            rate: share of the units to drop.
+            mask: (N, n), written.
         """
-        rng.random(out=uniform)
+        generator = numpy.random.Generator(numpy.random.Philox(counter=(0, layer, step, 0), key=key))
+        uniform = self._scratch.take(numpy, "float32", "uniform", mask.size).reshape(mask.shape)
+        generator.random(out=uniform, dtype="float32")
         numpy.greater_equal(uniform, rate, out=mask)
         numpy.multiply(mask, 1.0 / (1.0 - rate), out=mask)
 
-    def drop(self, a: Any, mask: Any, h: Any) -> None:
-        """h = a ⊙ mask, the dropped-out activations; all (N, n)."""
-        self.xp.multiply(a, mask, out=h)
-
     def output_delta(
-        self, loss: Loss, activation: Activation, y: Any, z: Any, a: Any, weight: Any, delta: Any, value: Any
+        self, loss: Loss, activation: Activation, y: Any, z: Any, a: Any, weight: Any, delta: Any, db: Any, value: Any
     ) -> None:
-        """(3) The loss of the batch, and δ_L = ∂L/∂a ⊙ σ'(z_L).
+        """(3, 6) The loss of the batch, δ_L = ∂L/∂a ⊙ σ'(z_L), and ∂L/∂b_L = Σ_rows δ_L.
 
         Args:
             loss: the loss.
@@ -172,23 +188,25 @@ class NumpyBackend:
             a: (N, n).
             weight: what each row counts in the mean, a number or (N, 1).
             delta: (N, n), written.
+            db: (n,), written, or None.
             value: (), the loss, written.
         """
-        canonical = loss.canonical_value is not None and loss.canonical == activation
-        self._loss(loss, activation, canonical, y, z, a, delta)
+        self._loss(loss, activation, y, z, a, delta)
         self.xp.multiply(delta, weight, out=delta)
-        self.xp.sum(delta, dtype=value.dtype, out=value)
-        if canonical:
+        self.xp.sum(delta, dtype="complex128" if value.dtype.kind == "c" else "float64", out=value)
+        if loss.fits(activation):
             self.xp.subtract(a, y, out=delta)
         else:
             self._run(loss.slope, {"y": y, "a": a}, [delta])
             self._times_slope(activation, z, a, delta)
         self.xp.multiply(delta, weight, out=delta)
+        if db is not None:
+            self.xp.sum(delta, axis=0, out=db)
 
     def delta(
-        self, activation: Activation, delta_next: Any, W_next: Any, mask: Any, z: Any, a: Any, delta: Any
+        self, activation: Activation, delta_next: Any, W_next: Any, mask: Any, z: Any, a: Any, delta: Any, db: Any
     ) -> None:
-        """(4) δ_l = (δ_{l+1} W_{l+1}ᵀ) ⊙ mask ⊙ σ'(z_l).
+        """(4, 6) δ_l = (δ_{l+1} W_{l+1}ᵀ) ⊙ mask ⊙ σ'(z_l), and ∂L/∂b_l = Σ_rows δ_l.
 
         Args:
             activation: that of layer l.
@@ -198,37 +216,47 @@ class NumpyBackend:
             z: z_l (N, m).
             a: a_l (N, m), before dropout.
             delta: δ_l (N, m), written.
+            db: (m,), written.
         """
         self.xp.matmul(delta_next, W_next.T, out=delta)
         if mask is not None:
             self.xp.multiply(delta, mask, out=delta)
         self._times_slope(activation, z, a, delta)
+        self.xp.sum(delta, axis=0, out=db)
 
     def weight_gradient(self, h: Any, delta: Any, dW: Any) -> None:
         """(5) ∂L/∂W = hᵀ δ; h (N, m), δ (N, n), dW (m, n) out."""
         self.xp.matmul(h.T, delta, out=dW)
 
-    def bias_gradient(self, delta: Any, db: Any) -> None:
-        """(6) ∂L/∂b = Σ_rows δ; δ (N, n), db (n,) out."""
-        self.xp.sum(delta, axis=0, out=db)
+    def penalty(self, l2: float, W: Any, dW: Any, value: Any) -> None:
+        """Add the penalty λ/2 Σ W² to the loss, and its derivative λ W to ∂L/∂W.
 
-    def penalty(self, l2: float, W: Any, value: Any) -> None:
-        """Add the penalty λ/2 Σ W² to the loss; W (m, n), value (), in place."""
+        Args:
+            l2: λ.
+            W: (m, n).
+            dW: (m, n), changed in place, or None.
+            value: (), the loss, changed in place.
+        """
         flat = W.reshape(-1)
         self.xp.add(value, 0.5 * l2 * self.xp.dot(flat, flat), out=value)
+        if dW is not None:
+            self._run(_PENALTY, {"g": dW, "W": W, "l2": l2}, [dW], ["g"])
 
-    def penalty_gradient(self, l2: float, W: Any, dW: Any) -> None:
-        """Add its derivative λ W to ∂L/∂W; W and dW (m, n), dW in place."""
-        self._run(_PENALTY, {"g": dW, "W": W, "l2": l2}, [dW], ["g"])
+    def update(self, optimizer: Optimizer, hyper: Any, theta: Any, gradient: Any, slots: Any) -> None:
+        """(7, 8) θ ← step(θ, ∂L/∂θ).
 
-    def update(self, optimizer: Optimizer, t: int, theta: Any, gradient: Any, slots: Sequence[Any]) -> None:
-        """(7, 8) θ ← step(θ, ∂L/∂θ) for step t = 0, 1, ...; θ, its gradient and the slots (P,), in place."""
-        inputs = {"w": theta, "g": gradient, **dict(zip(optimizer.slots, slots, strict=True)), **optimizer.hyper(t)}
+        Args:
+            optimizer: the optimizer.
+            hyper: what `Optimizer.hyper` returns for this step, in the order of its `scalar_names` (K,).
+            theta: (P,), changed in place.
+            gradient: (P,).
+            slots: what the optimizer keeps (its slots, P), changed in place.
+        """
+        inputs = {"w": theta, "g": gradient, **dict(zip(optimizer.slots, slots, strict=True))}
+        inputs |= dict(zip(optimizer.scalar_names, hyper, strict=True))
         if optimizer.clip_norm is not None:
-            norm = self.xp.sqrt(self.xp.dot(gradient, gradient))
-            inputs["clip"] = self.xp.minimum(
-                optimizer.clip_norm / (norm + 1e-6), 1.0
-            )  # PyTorch's, which is stable at 0
+            inputs["clip"] = self._temporary("clip", theta, ())
+            self._run(optimizer.clip_factor, {"squares": self.xp.dot(gradient, gradient)}, [inputs["clip"]])
         self._run(optimizer.update, inputs, [theta, *slots], ["w", *optimizer.slots])
 
     # -- parts of the equations ----------------------------------------------------------------------------------
@@ -270,15 +298,20 @@ class NumpyBackend:
         else:
             self.xp.amax(z, axis=1, keepdims=True, out=row)
 
-    def _loss(self, loss: Loss, activation: Activation, canonical: bool, y: Any, z: Any, a: Any, out: Any) -> None:
+    def _loss(self, loss: Loss, activation: Activation, y: Any, z: Any, a: Any, out: Any) -> None:
         """out = the loss of every output of every example."""
-        if not canonical:
+        if not loss.fits(activation):
             self._run(loss.value, {"y": y, "a": a}, [out])
             return
         assert loss.canonical_value is not None
         if activation.rowwise:
             self._log_softmax(z, out)
         self._run(loss.canonical_value, {"y": y, "s": out if activation.rowwise else z}, [out])
+
+
+def dropout_key(seed: int | None) -> Any:
+    """Return the key from which `NumpyBackend.draw_mask` draws: two integers, made of a seed; new ones of None."""
+    return numpy.random.Philox(seed).state["state"]["key"]
 
 
 def _penalty(m: Any, g: Any, W: Any, l2: Any) -> Any:

@@ -1,4 +1,4 @@
-// common.cuh: what the device functions written by gpubackprop/formula.py call besides CUDA's own mathematics.
+// formulas.cuh: what the device functions written by gpubackprop/formula.py call besides CUDA's own mathematics.
 // T is the type of the computation, float or double, defined before this text.
 
 // NumPy's rule for NaN, which wins; C's fmin and fmax drop it.

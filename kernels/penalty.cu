@@ -1,0 +1,25 @@
+// penalty.cu: the sum of squares Σ x², and the derivative of the penalty λ/2 Σ x² added to a gradient:  g += λ x.
+//
+//   x     (n,)           in: W_l, or ∂L/∂θ for the clipping of its norm
+//   g     (n,)           in and out, or null: the sum alone
+//   sums  (gridDim.x,)   out: scale Σ x² over the elements of each block; sum_rows.cu adds them up
+#include "sums.cuh"
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+penalty(const T* x, T* g, T lambda, T scale, T* sums, Index n) {
+    T total = 0;
+    each(n, aligned(x, g), [&](auto width, Index i) {
+        T xi[width], gi[width];
+        load(xi, x + i);
+        #pragma unroll
+        for (int k = 0; k < width; ++k) total += xi[k] * xi[k];
+        if (g) {
+            load(gi, g + i);
+            #pragma unroll
+            for (int k = 0; k < width; ++k) gi[k] += lambda * xi[k];
+            store(g + i, gi);
+        }
+    });
+    total = sum_block(scale * total);
+    if (first_thread()) sums[blockIdx.x] = total;
+}

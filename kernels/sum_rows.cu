@@ -1,0 +1,30 @@
+// sum_rows.cu: the second stage of every sum:  out = Σ_rows partial, or out += it.
+//
+//   partial  (rows, cols)  in
+//   out      (cols,)       out, or in and out
+//
+// One block holds all rows of a column: gridDim.y is 1.
+#include "sums.cuh"
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+sum_rows(const T* partial, T* out, int add, Index rows, Index cols) {
+    each_column(cols, aligned(partial, out), [&](auto width, Index col) {
+        T sum[width] = {}, v[width];
+        if (col < cols) {
+            EACH_ROW(row, rows) {
+                load(v, partial + row * cols + col);
+                #pragma unroll
+                for (int k = 0; k < width; ++k) sum[k] += v[k];
+            }
+        }
+        sum_rows_of_block(sum);
+        if (threadIdx.y == 0 && col < cols) {
+            if (add) {
+                load(v, out + col);
+                #pragma unroll
+                for (int k = 0; k < width; ++k) sum[k] += v[k];
+            }
+            store(out + col, sum);
+        }
+    });
+}
