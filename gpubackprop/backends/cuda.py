@@ -95,7 +95,7 @@ class CudaBackend(NumpyBackend):
 
     def forward(self, activation: Activation, h_below: Any, W: Any, b: Any, mask: Any, z: Any, a: Any, h: Any) -> None:
         """(1, 2) z = h_below W + b, a = σ(z), h = a ⊙ mask; see `NumpyBackend.forward`."""
-        self.xp.matmul(h_below, W, out=z)
+        self._product(h_below, W, z)
         arguments = {"z": z, "b": b, "a": a, **_size(z)}
         if activation.rowwise:
             shape = self.kernels.over_rows(z, vectors=False)
@@ -148,7 +148,7 @@ class CudaBackend(NumpyBackend):
         self, activation: Activation, delta_next: Any, W_next: Any, mask: Any, z: Any, a: Any, delta: Any, db: Any
     ) -> None:
         """(4, 6) δ_l = (δ_{l+1} W_{l+1}ᵀ) ⊙ mask ⊙ σ'(z_l), and ∂L/∂b_l; see `NumpyBackend.delta`."""
-        self.xp.matmul(delta_next, W_next.T, out=delta)
+        self._product(delta_next, W_next.T, delta)
         shape = self.kernels.over_matrix(delta, ROWS_A_THREAD)
         strips = shape[0][1]
         sums = db if strips == 1 else self._temporary("sums", db, (strips, delta.shape[1]))

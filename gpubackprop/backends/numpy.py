@@ -147,7 +147,7 @@ class NumpyBackend:
             a: a_l (N, n), written.
             h: h_l (N, n), written where there is a mask, else the array a.
         """
-        self.xp.matmul(h_below, W, out=z)
+        self._product(h_below, W, z)
         self.xp.add(z, b, out=z)
         if activation.rowwise:
             self._softmax(z, a)
@@ -218,7 +218,7 @@ class NumpyBackend:
             delta: δ_l (N, m), written.
             db: (m,), written.
         """
-        self.xp.matmul(delta_next, W_next.T, out=delta)
+        self._product(delta_next, W_next.T, delta)
         if mask is not None:
             self.xp.multiply(delta, mask, out=delta)
         self._times_slope(activation, z, a, delta)
@@ -226,7 +226,7 @@ class NumpyBackend:
 
     def weight_gradient(self, h: Any, delta: Any, dW: Any) -> None:
         """(5) ∂L/∂W = hᵀ δ; h (N, m), δ (N, n), dW (m, n) out."""
-        self.xp.matmul(h.T, delta, out=dW)
+        self._product(h.T, delta, dW)
 
     def penalty(self, l2: float, W: Any, dW: Any, value: Any) -> None:
         """Add the penalty λ/2 Σ W² to the loss, and its derivative λ W to ∂L/∂W.
@@ -260,6 +260,10 @@ class NumpyBackend:
         self._run(optimizer.update, inputs, [theta, *slots], ["w", *optimizer.slots])
 
     # -- parts of the equations ----------------------------------------------------------------------------------
+
+    def _product(self, A: Any, B: Any, out: Any) -> None:
+        """out = A B; A (i, j), B (j, k), out (i, k)."""
+        self.xp.matmul(A, B, out=out)
 
     def _times_slope(self, activation: Activation, z: Any, a: Any, g: Any) -> None:
         """g ← g σ'(z), in place; for softmax the product of each row with its Jacobian, a ⊙ (g − Σ g a)."""
