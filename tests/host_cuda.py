@@ -36,13 +36,13 @@ class Stuck(Exception):
     """Threads of a block waited for each other in vain."""
 
 
-def _gxx(arguments: Sequence[Any]) -> None:
+def gxx(arguments: Sequence[Any]) -> None:
     run = subprocess.run(["g++", *arguments], capture_output=True, text=True, check=False)
     if run.returncode:
         raise CompileError(run.stderr)
 
 
-def _built(suffix: str, parts: Sequence[str], build: Callable[[Path], None]) -> Path:
+def built(suffix: str, parts: Sequence[str], build: Callable[[Path], None]) -> Path:
     """Return a file that `build` makes, or the one it made of the same parts before."""
     CACHE.mkdir(mode=0o700, exist_ok=True)
     path = CACHE / (hashlib.sha256("\0".join([*FLAGS, *QUIET, *parts]).encode()).hexdigest()[:32] + suffix)
@@ -58,7 +58,7 @@ def _built(suffix: str, parts: Sequence[str], build: Callable[[Path], None]) -> 
 def _machine() -> ctypes.CDLL:
     """Return the threads that run kernels; kernels find them by name."""
     source = HERE / "host_cuda.cpp"
-    path = _built(".so", [source.read_text()], lambda out: _gxx([*FLAGS, *QUIET, "-shared", "-o", out, source]))
+    path = built(".so", [source.read_text()], lambda out: gxx([*FLAGS, *QUIET, "-shared", "-o", out, source]))
     return ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
 
 
@@ -83,9 +83,9 @@ def compiled(code: str, name: str) -> Any:
     def build(out: Path) -> None:
         source = out.with_suffix(".cpp")
         source.write_text(text)
-        _gxx([*FLAGS, *QUIET, "-shared", "-o", out, source])
+        gxx([*FLAGS, *QUIET, "-shared", "-o", out, source])
 
-    return ctypes.CDLL(str(_built(".so", [text], build))).host_enter
+    return ctypes.CDLL(str(built(".so", [text], build))).host_enter
 
 
 def launch(entry: Any, grid: Sequence[int], block: Sequence[int], values: Sequence[Any]) -> None:

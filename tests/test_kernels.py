@@ -1,0 +1,144 @@
+"""Every kernel against the equations on NumPy: its own text compiled by g++ and run by threads, and on a GPU."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import fake_cupy
+import kernel_cases
+import numpy as np
+import pytest
+from kernel_cases import Case, check, delta, forward, gather, update
+
+from gpubackprop import optimizers
+from gpubackprop.activations import ACTIVATIONS, gelu
+from gpubackprop.backends import kernels, resolve, sources
+from gpubackprop.backends.cuda import CudaBackend
+from gpubackprop.backends.numpy import NumpyBackend
+from gpubackprop.errors import InvalidType, InvalidValue, KernelError
+
+SHAPE_CASES, ROW_CASES = list(kernel_cases.shape_cases()), list(kernel_cases.row_cases())
+
+
+def _with_storages(cases: list[Case]) -> list[Any]:
+    return [
+        pytest.param(case, storage, id=f"{case}-{storage}") for case in cases for storage in kernel_cases.storages(case)
+    ]
+
+
+@pytest.fixture(params=["host", pytest.param("GPU", marks=pytest.mark.gpu)])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, need: Any) -> Iterator[CudaBackend]:
+    """The kernels on the CPU and on a GPU, with products that are taken as done."""
+    if request.param == "host":
+        need("host")
+        monkeypatch.setattr(kernels, "THREADS", 64)
+        made = CudaBackend(0, fake_cupy.module())
+    else:
+        made = resolve("cuda")
+    monkeypatch.setattr(made, "_product", lambda A, B, out: None)
+    yield made
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize(("case", "storage"), _with_storages(SHAPE_CASES))
+def test_every_shape(case: Case, storage: str, offset: int, backend: CudaBackend) -> None:
+    check(backend, case, storage, offset)
+
+
+@pytest.mark.parametrize(("case", "storage"), _with_storages(ROW_CASES))
+def test_every_row(case: Case, storage: str, backend: CudaBackend) -> None:
+    check(backend, case, storage)
+
+
+@pytest.mark.parametrize("threads", [32, 96, 256])
+@pytest.mark.parametrize(
+    "case", [case for case in SHAPE_CASES if "(33, 10)" in str(case) or "336" in str(case)], ids=str
+)
+def test_every_size_of_block(case: Case, threads: int, backend: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small blocks go over their work many times, and large ones have threads to spare."""
+    monkeypatch.setattr(backend.kernels, "threads", threads)
+    check(backend, case, "float32")
+    check(backend, case, "float64", 1)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (5, 1), (2, 3)])
+@pytest.mark.parametrize("block", [(1, 1), (8, 3), (2, 11)])
+@pytest.mark.parametrize("case", [case for case in SHAPE_CASES if "(40, 36)" in str(case)], ids=str)
+def test_any_launch(
+    case: Case, grid: tuple[int, int], block: tuple[int, int], backend: CudaBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every kernel strides by the size of its launch, so that the shape changes the order of sums and nothing else."""
+    x, y = grid
+    monkeypatch.setattr(backend.kernels, "over", lambda *a: ((x * y,), (block[0] * block[1],)))
+    monkeypatch.setattr(backend.kernels, "over_matrix", lambda *a, **named: (grid, block))
+    monkeypatch.setattr(backend.kernels, "over_rows", lambda *a, **named: ((1, y), block))
+    check(backend, case, "float32")
+
+
+# -- what no kernel is given -------------------------------------------------------------------------------------------
+
+
+def test_views_with_gaps_are_refused_by_name(backend: CudaBackend) -> None:
+    zeros = backend.zeros((6, 8), "float32")
+    for view in (zeros[:, ::2], zeros[::2, :4], zeros.T):
+        with pytest.raises(InvalidValue, match=r"kernels/gather.cu: the elements of x must lie one behind the other"):
+            backend.gather(view, backend.asarray(np.zeros(6, "int64"), "int64"), backend.zeros((6, 8), "float32"))
+    check(backend, gather((6, 8), 6), "float32")
+
+
+def test_arrays_of_another_type_are_refused_by_name(backend: CudaBackend) -> None:
+    x, rows = backend.zeros((6, 8), "float64"), backend.asarray(np.zeros(6, "int64"), "int64")
+    with pytest.raises(InvalidType, match=r"kernels/gather.cu: x must be of type float32, got float64"):
+        backend.gather(x, rows, backend.zeros((6, 8), "float32"))
+    with pytest.raises(InvalidType, match=r"order must be of type int64, got int32"):
+        backend.gather(x, backend.asarray(np.zeros(6), "int32"), backend.zeros((6, 8), "float64"))
+
+
+def test_an_error_of_the_compiler_names_file_and_line(backend: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (sources.KERNELS / "delta.cu").read_text().splitlines()
+    line = next(k for k, line in enumerate(text) if "load(g, delta + i)" in line)
+    text[line] = "load(g, nowhere + i);"
+    read = sources._read
+    monkeypatch.setattr(sources, "_read", lambda path: "\n".join(text) if path.name == "delta.cu" else read(path))
+    with pytest.raises(KernelError, match=rf"kernels/delta.cu does not compile: (.|\n)*delta\.cu[(:]{line + 1}\b"):
+        check(backend, delta(gelu, (2, 3)), "float32")
+
+
+# -- what is compiled, and when ----------------------------------------------------------------------------------------
+
+
+def test_a_kernel_is_compiled_once(backend: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each formula and type: rows and optimizers that are equal share it, whichever object they are."""
+    texts: list[str] = []
+    module = backend.xp.RawModule
+    monkeypatch.setattr(
+        backend.xp, "RawModule", lambda *, code, **named: texts.append(code) or module(code=code, **named)
+    )
+    backend.kernels = kernels.Kernels(backend.xp)
+    for _ in range(2):
+        for slope in (0.25, 0.5):
+            check(backend, forward(ACTIVATIONS["leaky_relu"](slope=slope), (2, 3)), "float32")
+        check(backend, update(optimizers.Adam(0.1), 16), "float64")
+        check(backend, update(optimizers.Adam(0.2), 16), "float64")
+        check(backend, update(optimizers.Adam(0.2), 16), "float32")
+    assert len(texts) == len(set(texts)) == 4
+
+
+# -- the tests of this file ------------------------------------------------------------------------------------------
+
+
+def test_every_operation_with_a_kernel_is_here() -> None:
+    own = {name for name, value in vars(CudaBackend).items() if callable(value) and name in vars(NumpyBackend)}
+    memory = {"__init__", "zeros", "asarray", "to_numpy", "running", "synchronize"}
+    assert {case.operation for case in SHAPE_CASES} == own - memory
+    files = {path.stem for path in sources.KERNELS.glob("*.cu")}
+    assert {case.kernel for case in SHAPE_CASES} | {"sum_rows"} == files
+
+
+def test_operations_have_the_signatures_of_the_reference() -> None:
+    for name, operation in vars(CudaBackend).items():
+        reference = getattr(NumpyBackend, name, None)
+        if inspect.isfunction(operation) and reference and name != "__init__":
+            assert inspect.signature(operation) == inspect.signature(reference), name
