@@ -10,7 +10,7 @@ import fake_cupy
 import kernel_cases
 import numpy as np
 import pytest
-from kernel_cases import Case, check, delta, forward, gather, update
+from kernel_cases import Case, check, delta, forward, from_bfloat16, gather, to_bfloat16, update
 
 from gpubackprop import optimizers
 from gpubackprop.activations import ACTIVATIONS, gelu
@@ -75,6 +75,29 @@ def test_any_launch(
     monkeypatch.setattr(backend.kernels, "over_matrix", lambda *a, **named: (grid, block))
     monkeypatch.setattr(backend.kernels, "over_rows", lambda *a, **named: ((1, y), block))
     check(backend, case, "float32")
+
+
+def test_bfloat16_is_that_of_pytorch(need: Any) -> None:
+    """What the tests hold kernels to: every upper half of a float, and what lies between it and the next."""
+    need("torch")
+    import torch
+
+    halves = np.arange(2**16, dtype="uint32")[:, None] << 16 | np.array(
+        [0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], "uint32"
+    )
+    floats = halves.reshape(-1).view("float32")
+    theirs = torch.from_numpy(floats).to(torch.bfloat16).to(torch.float32).numpy()
+    np.testing.assert_array_equal(from_bfloat16(to_bfloat16(floats)), theirs)
+
+
+def test_indices_beyond_32_bits(backend: CudaBackend) -> None:
+    """The last rows of a matrix of 2^31 elements and some; most of it is never touched, and so takes no memory."""
+    rows = 2**28 + 2
+    x = backend.zeros((rows, 8), "uint16")
+    x[rows - 1 :][...] = 5
+    out = backend.zeros((2, 8), "uint16")
+    backend.gather(x, backend.asarray(np.array([rows - 1, 0]), "int64"), out)
+    np.testing.assert_array_equal(backend.to_numpy(out), [[5] * 8, [0] * 8])
 
 
 # -- what no kernel is given -------------------------------------------------------------------------------------------
