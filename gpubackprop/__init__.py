@@ -5,7 +5,7 @@ from .backends import available_backends, set_backend, use_backend, why_no_cuda
 from .gradcheck import GradientCheck, check_gradients
 from .history import History
 from .network import Network, load
-from .training import fit
+from .training import fit, warmup
 
 __version__ = "0.1.0"
 
@@ -25,5 +25,6 @@ __all__ = [
     "schedules",
     "set_backend",
     "use_backend",
+    "warmup",
     "why_no_cuda",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import signal
 import sys
@@ -23,6 +24,7 @@ from .optimizers import OPTIMIZERS, Optimizer
 from .workspace import Workspace
 
 Callback = Callable[[Network, History], Any]
+STEPS_AT_ONCE = 1024  # for which the optimizer's numbers are computed and sent to a device together
 
 
 def fit(
@@ -74,8 +76,7 @@ def fit(
         MissingDependency: progress=True without tqdm.
         OutOfMemory: the device cannot hold data or buffers.
     """
-    if not isinstance(net, Network):
-        raise InvalidType(f"net must be a Network, got {type(net).__name__}")
+    net = _network(net)
     epochs, patience = integer("epochs", epochs, 1), integer("patience", patience, 1)
     batch_size, shuffle = integer("batch_size", batch_size, 1), boolean("shuffle", shuffle)
     tol = math.nan if tol is None else real("tol", tol, 0.0)
@@ -91,6 +92,39 @@ def fit(
             run, history, epochs, validation, _Patience(tol, patience), calls, show, interrupted
         )
     return history
+
+
+def warmup(net: Network, *, optimizer: str | Optimizer = "sgd", batch_size: int = 256) -> None:
+    """Take one training step on a copy of a network, so that the first step of `fit` finds everything made.
+
+    On CUDA that is the kernels of its formulas, compiled or read from the cache on disk, and the handles of libraries: a
+    program that measures time, or answers to somebody, calls it first.
+
+    Args:
+        net: the network; it stays as it is.
+        optimizer: that of the training to come: an object of `gpubackprop.optimizers`, or one's name.
+        batch_size: that of the training to come; memory for such a batch is needed meanwhile.
+
+    Raises:
+        InvalidValue: batch_size is not positive, or no optimizer has that name.
+        InvalidType: an argument of a type that is not accepted.
+        KernelError: a formula does not compile.
+        OutOfMemory: the device cannot hold a batch.
+    """
+    rows, rule = integer("batch_size", batch_size, 1), _optimizer(optimizer)
+    twin = copy.copy(_network(net))
+    with twin.backend.running(twin.flops(rows)):
+        x, y = (twin.backend.zeros((rows, n), twin.dtype) for n in (twin.sizes[0], twin.sizes[-1]))
+        run = _Run(twin, x, y, None, rule, rows, True, 0)
+        run.epoch(lambda: False)
+        run.evaluate(x, y, None)
+        twin.backend.synchronize()
+
+
+def _network(net: Any) -> Network:
+    if not isinstance(net, Network):
+        raise InvalidType(f"net must be a Network, got {type(net).__name__}")
+    return net
 
 
 def _epochs(
@@ -187,12 +221,14 @@ class _Run:
         if self.order is not None:
             self.rng.shuffle(self.order)
             order = self.net.backend.asarray(self.order, "int64")
-        hyper = self.hyper(-(-rows // self.batch_size))
         self.total[...] = self.weight[...] = 0.0
-        for k, start in enumerate(range(0, rows, self.batch_size)):
+        starts = range(0, rows, self.batch_size)
+        for k, start in enumerate(starts):
             if interrupted():
                 break
-            weight = self.step(order, start, min(self.batch_size, rows - start), hyper[k])
+            if k % STEPS_AT_ONCE == 0:
+                hyper = self.hyper(min(STEPS_AT_ONCE, len(starts) - k))
+            weight = self.step(order, start, min(self.batch_size, rows - start), hyper[k % STEPS_AT_ONCE])
             self.net.backend.xp.add(self.weight, weight, out=self.weight)
         weight = float(self.weight)
         return float(self.total) / weight if weight else math.nan  # no step: interrupted before the first

@@ -1,4 +1,4 @@
-"""Every kernel with every row of the tables in it, and with the rows of a user's own: what has to compile and to run."""
+"""Every kernel with every row of the tables in it, and with rows of a user: what has to compile and to run."""
 
 from __future__ import annotations
 

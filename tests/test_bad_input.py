@@ -357,6 +357,9 @@ _type(
 _type("check: gradients' form", lambda b: gb.check_gradients(b.net, b.X, b.y, gradients=7), "gradients", "pairs", "got")
 
 # -- fit ---------------------------------------------------------------------------------------------------------------
+_type("warmup: no network", lambda b: gb.warmup(3), "net must be a Network", "got int")
+_value("warmup: no rows", lambda b: gb.warmup(b.net, batch_size=0), "batch_size", "at least 1", "got 0")
+_value("warmup: optimizer", lambda b: gb.warmup(b.net, optimizer="sdg"), "optimizer", "'sgd'", "got 'sdg'")
 _type("fit: no network", lambda b: gb.fit([3, 4], b.X, b.y), "net must be a Network", "got list")
 _value("fit: X", lambda b: gb.fit(b.net, b.X[:, :2], b.y), r"\(N, 3\)", r"got \(6, 2\)")
 _value("fit: X and y", lambda b: gb.fit(b.net, b.X[:5], b.y), r"\(5, 4\)", r"got \(6,\)")

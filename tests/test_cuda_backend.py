@@ -1,9 +1,13 @@
-"""The equations as array expressions on CuPy: run on a stand-in that refuses what CuPy refuses, against NumPy."""
+"""Networks on the CUDA backend against NumPy: on a stand-in that refuses what CuPy refuses, and on a GPU.
+
+The backend runs twice: as array expressions on CuPy's arrays, and with its kernels, compiled by g++ for the stand-in.
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from typing import Any
 import fake_cupy
 import numpy as np
 import pytest
+from expressions import Expressions
 
 import gpubackprop as gb
 from gpubackprop.activations import ACTIVATIONS, Activation
@@ -18,6 +23,7 @@ from gpubackprop.backends import devices
 from gpubackprop.errors import InvalidValue, OutOfMemory
 from gpubackprop.losses import LOSSES
 from gpubackprop.optimizers import OPTIMIZERS
+from gpubackprop.training import _Run
 
 N = 11
 RNG = np.random.default_rng(11)
@@ -32,23 +38,36 @@ def _forget() -> None:
 
 
 @pytest.fixture(params=["cuda", "cuda:1"])
-def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, need: Any) -> Iterator[str]:
     """The name of a backend on the stand-in: the first device of two, and one that is not the current one."""
+    need("host")
     fake_cupy.install(monkeypatch, devices=2)
     _forget()
     yield request.param
     _forget()
 
 
-@pytest.fixture(params=["cuda", "cuda:1", pytest.param("GPU", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@pytest.fixture(
+    params=[
+        "expressions on cuda:1",
+        "kernels on cuda",
+        "kernels on cuda:1",
+        pytest.param("expressions on a GPU", marks=pytest.mark.gpu),
+        pytest.param("kernels on a GPU", marks=pytest.mark.gpu),
+    ]
+)
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, need: Any) -> Iterator[str]:
     """The name of a backend: on the stand-in, as above, and on a GPU, where the same has to hold."""
-    if request.param != "GPU":
+    variant, _, name = request.param.partition(" on ")
+    if name != "a GPU":
         fake_cupy.install(monkeypatch, devices=2)
-        _forget()
-    yield request.param.replace("GPU", "cuda")
-    if request.param != "GPU":
-        _forget()
+        if variant == "kernels":
+            need("host")
+    if variant == "expressions":
+        monkeypatch.setattr(devices, "CudaBackend", Expressions)
+    _forget()
+    yield name.replace("a GPU", "cuda")
+    _forget()
 
 
 def _on_device(x: np.ndarray) -> Any:
@@ -210,6 +229,30 @@ def test_bad_input_gets_the_same_message(call: str, device: str) -> None:
     assert messages[0] == messages[1]
 
 
+# -- on a device alone -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "within"), [("float64", 1e-10), ("float32", 1e-4)])
+@pytest.mark.parametrize("activation", ["tanh", "gelu"])
+def test_ten_epochs_end_where_the_cpu_ends(activation: str, dtype: str, within: float) -> None:
+    """With dropout, penalty, clipping, weights, and a last batch that is smaller; reduced precision is off."""
+    rng = np.random.default_rng(0)
+    x, y, w = rng.normal(size=(1000, 64)), rng.integers(0, 10, 1000), rng.uniform(0.5, 2, 1000)
+    thetas, losses = [], []
+    for backend in ("numpy", "cuda"):
+        net = gb.Network(
+            [64, 96, 33, 10], activation=activation, output_activation="softmax", loss="cross_entropy",
+            l2=1e-4, dropout=0.1, dtype=dtype, backend=backend,
+        )  # fmt: skip
+        rule = OPTIMIZERS["adam"](1e-3, clip_norm=1.0)
+        history = gb.fit(net, x, y, sample_weight=w, optimizer=rule, epochs=10, batch_size=128, tol=None)
+        thetas.append(net.backend.to_numpy(net.theta))
+        losses.append(history.loss)
+    assert abs(thetas[1] - thetas[0]).max() <= within * abs(thetas[0]).max()
+    np.testing.assert_allclose(losses[1], losses[0], rtol=within)
+
+
 @pytest.mark.gpu
 def test_a_network_that_no_gpu_holds() -> None:
     with pytest.raises(OutOfMemory, match="bytes free"):
@@ -218,13 +261,87 @@ def test_a_network_that_no_gpu_holds() -> None:
 
 
 @pytest.mark.gpu
+def test_a_limit_of_the_memory_pool_is_an_error_with_a_name() -> None:
+    cupy = importlib.import_module("cupy")
+    net, pool = gb.Network([512, 512, 3], backend="cuda"), cupy.get_default_memory_pool()
+    x, before = np.zeros((20_000, 512)), net.theta.get()
+    pool.free_all_blocks()
+    pool.set_limit(size=pool.used_bytes() + 2**24)
+    try:
+        with pytest.raises(OutOfMemory, match=r"cuda:0 has .* bytes free: .*; take a smaller batch_size"):
+            gb.fit(net, x, np.zeros((20_000, 3)), batch_size=20_000)
+    finally:
+        pool.set_limit(size=0)
+    assert np.array_equal(net.theta.get(), before)
+    gb.fit(net, x[:100], np.zeros((100, 3)), epochs=1)
+
+
+@pytest.mark.gpu
 def test_reruns_give_the_same_bits() -> None:
-    thetas = set()
+    rng, thetas = np.random.default_rng(0), set()
+    x, y = rng.normal(size=(500, 40)), rng.integers(0, 10, 500)
     for _ in range(20):
-        net = gb.Network([5, 32, 3], backend="cuda", dropout=0.2)
-        gb.fit(net, X, SHARES, optimizer="adam", epochs=5, batch_size=4)
+        net = gb.Network(
+            [40, 300, 70, 10], activation="silu", output_activation="softmax", loss="cross_entropy", backend="cuda",
+            dropout=0.2, l2=1e-3,
+        )  # fmt: skip
+        gb.fit(net, x, y, optimizer=OPTIMIZERS["adam"](1e-3, clip_norm=1.0), epochs=3, batch_size=128)
         thetas.add(net.theta.get().tobytes())
     assert len(thetas) == 1
+
+
+def _run_of_steps(rows: int, **arguments: Any) -> Any:
+    """A training run on a device and the function that takes one of its steps."""
+    net = gb.Network([64, 128, 10], activation="tanh", backend="cuda", dropout=0.1, l2=1e-3, **arguments)
+    batch = net._batch(np.zeros((rows, 64)), np.zeros((rows, 10)), None)
+    run = _Run(net, *batch, OPTIMIZERS["adam"](1e-3, clip_norm=1.0), rows, True, 0)
+    order, [hyper] = net.backend.asarray(run.order, "int64"), run.hyper(1)
+    return net, lambda: run.step(order, 0, rows, hyper)
+
+
+@pytest.mark.gpu
+def test_memory_is_flat_over_steps() -> None:
+    pool = importlib.import_module("cupy").get_default_memory_pool()
+    net, step = _run_of_steps(256)
+    with net.backend.running(0.0):
+        for _ in range(5):
+            step()
+        used, held = pool.used_bytes(), pool.total_bytes()
+        for _ in range(2000):
+            step()
+        net.backend.synchronize()
+    assert (pool.used_bytes(), pool.total_bytes()) == (used, held)
+
+
+SPIN = r"""extern "C" __global__ void spin(long long cycles) {
+    for (long long start = clock64(); clock64() - start < cycles;) {}
+}"""
+
+
+@pytest.mark.gpu
+def test_a_step_does_not_wait_for_the_device() -> None:
+    """While the device is held up by a kernel of half a second and more, the host gets through its steps."""
+    cupy = importlib.import_module("cupy")
+    net, step = _run_of_steps(256)
+    spin = cupy.RawKernel(SPIN, "spin")
+    with net.backend.running(0.0):
+        for _ in range(5):
+            step()
+        spin((1,), (1,), (np.int64(1),))
+        net.backend.synchronize()
+        held = cupy.cuda.Event()
+        spin((1,), (1,), (np.int64(2e9),))  # no GPU of today has more than 3e9 cycles a second
+        held.record()
+        begin = time.perf_counter()
+        for _ in range(10):
+            step()
+        elapsed = time.perf_counter() - begin
+        assert not held.done, "the device was not held up long enough to tell"
+        net.backend.synchronize()
+    assert elapsed < 0.5
+
+
+# -- on the stand-in ---------------------------------------------------------------------------------------------------
 
 
 def test_memory_that_runs_out_says_what_was_free(stand_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,6 +382,33 @@ def test_clipping_and_penalty_do_not_wait_for_the_device(stand_in: str) -> None:
         gb.fit(net, X, SHARES, epochs=2, batch_size=batch_size, optimizer=OPTIMIZERS["adam"](clip_norm=0.1))
         copies.append(fake_cupy.state.copies)
     assert copies[0] == copies[1]
+
+
+def test_warmup_compiles_what_training_needs(stand_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    module = importlib.import_module("cupy").RawModule
+    monkeypatch.setattr("cupy.RawModule", lambda *, code, options: compiled.append(code) or module(code=code))
+    arguments = {"output_activation": "softmax", "loss": "cross_entropy", "dropout": 0.2, "l2": 0.1}
+    _, net = _pair(stand_in, **arguments)
+    before, x, y = net.theta.get(), RNG.normal(size=(300, 5)), RNG.integers(0, 3, 300)
+    rule = OPTIMIZERS["adam"](clip_norm=1.0)
+    gb.warmup(net, optimizer=rule, batch_size=200)
+    assert np.array_equal(net.theta.get(), before)
+    warm = len(compiled)
+    gb.fit(net, x, y, optimizer=rule, batch_size=200, epochs=2, sample_weight=np.ones(300), validation_data=(x, y))
+    kernels_of_a_step = {
+        "gather",
+        "dropout",
+        "activate",
+        "softmax",
+        "output_rows",
+        "delta",
+        "sum_rows",
+        "penalty",
+        "update",
+    }
+    assert len(compiled) == warm == len(kernels_of_a_step)
+    assert not np.array_equal(net.theta.get(), before)
 
 
 # -- the stand-in itself -----------------------------------------------------------------------------------------------
