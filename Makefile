@@ -1,4 +1,4 @@
-# demo, check, test and test-long each make the environment they need, and make it anew when pyproject.toml changes.
+# demo, check, test, test-long and mutate each make the environment they need, and make it anew when pyproject.toml changes.
 #
 #   PYTHON=python3.13          the interpreter to make environments from
 #   ENVIRONMENTS=DIR           where they are made
@@ -21,7 +21,7 @@ comma := ,
 REQUIRED := $(subst $(empty) ,$(comma),$(strip $(REQUIRE) $(if $(ORACLE),torch)))
 PYTEST := $(TEST)/bin/python -m pytest $(if $(REQUIRED),--require $(REQUIRED)) $(PYTEST_ARGS)
 
-.PHONY: demo environment check test test-long clean
+.PHONY: demo environment check test test-long mutate clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)/.installed
@@ -41,6 +41,10 @@ test: check $(TEST_READY)
 # An empty -m takes back pyproject.toml's "not slow".
 test-long: check $(TEST_READY)
 	$(PYTEST) -m ""
+
+# Every fault planted in the kernels; "test" tries a third of them.
+mutate: $(TEST_READY)
+	$(PYTEST) -m "" tests/test_mutations.py
 
 clean:
 	rm -rf $(DEMO) $(TEST) build dist

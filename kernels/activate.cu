@@ -9,7 +9,7 @@
 // Generated: sigma(z).
 #include "walk.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(BOUNDS)
 activate(S* z, const T* b, const S* mask, S* a, S* h, Index rows, Index cols) {
     each_column(cols, aligned(z, b, mask, a, h), [&](auto width, Index col) {
         if (col >= cols) return;

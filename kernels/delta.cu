@@ -9,7 +9,7 @@
 // Every input is read once, and δ_l written once. Generated: backward(g, z, a) = g σ'(z).
 #include "sums.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(BOUNDS)
 delta(S* delta, const S* mask, const S* z, const S* a, T* sums, Index rows, Index cols) {
     each_column(cols, aligned(delta, mask, z, a, sums), [&](auto width, Index col) {
         T sum[width] = {};

@@ -22,7 +22,7 @@ __device__ __forceinline__ void philox(Word (&c)[4], Word key0, Word key1) {
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(BOUNDS)
 dropout(S* mask, T scale, unsigned threshold, Word key0, Word key1, Word layer, Word step, Index n) {
     const bool vectors = aligned(mask);
     const Index thread = blockIdx.x * (Index)blockDim.x + threadIdx.x, threads = gridDim.x * (Index)blockDim.x;

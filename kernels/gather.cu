@@ -5,7 +5,7 @@
 //   out    (rows, cols)  out
 #include "walk.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(BOUNDS)
 gather(const S* x, const Index* order, S* out, Index rows, Index cols) {
     each_column(cols, aligned(x, out), [&](auto width, Index col) {
         if (col >= cols) return;

@@ -11,7 +11,7 @@
 // the activation fit so that δ_L is a − y, else from s = a; loss_prime(y, a); backward(g, z, a) = g σ'(z).
 #include "sums.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(BOUNDS)
 output(const T* y, const S* z, const S* a, const T* weight, T share, S* delta, T* sums, T* losses, Index rows,
        Index cols) {
     T total = 0;

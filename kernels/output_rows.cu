@@ -11,7 +11,7 @@
 // gridDim.x is 1. Generated: loss(y, s), with s = a unless CANONICAL; loss_prime(y, a).
 #include "rows.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(BOUNDS)
 output_rows(const T* y, const S* z, const S* a, const T* weight, T share, S* delta, T* sums, T* losses, Index rows,
             Index cols) {
     T total = 0;

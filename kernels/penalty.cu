@@ -5,7 +5,7 @@
 //   sums  (gridDim.x,)   out: scale Σ x² over the elements of each block; sum_rows.cu adds them up
 #include "sums.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(BOUNDS)
 penalty(const T* x, T* g, T lambda, T scale, T* sums, Index n) {
     T total = 0;
     each(n, aligned(x, g), [&](auto width, Index i) {

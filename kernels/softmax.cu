@@ -8,7 +8,7 @@
 // gridDim.x is 1.
 #include "rows.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(BOUNDS)
 softmax(S* z, const T* b, S* a, Index rows, Index cols) {
     EACH_ROW(row, rows) {
         S *const zr = z + row * cols, *const ar = a + row * cols;

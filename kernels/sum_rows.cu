@@ -6,7 +6,7 @@
 // One block holds all rows of a column: gridDim.y is 1.
 #include "sums.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(BOUNDS)
 sum_rows(const T* partial, T* out, int add, Index rows, Index cols) {
     each_column(cols, aligned(partial, out), [&](auto width, Index col) {
         T sum[width] = {}, v[width];

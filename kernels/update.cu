@@ -9,7 +9,7 @@
 // Generated: SLOTS; clip_factor(squares); step(w, g, s, k, h, clip), which changes w and s[0..SLOTS-1][k].
 #include "walk.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(BOUNDS)
 update(T* theta, const T* g, T* slots, const T* h, const T* squares, Index n) {
     const T clip = squares ? clip_factor(squares[0]) : T(1);
     each(n, aligned(theta, g, slots) && (SLOTS < 2 || n % V == 0), [&](auto width, Index i) {

@@ -12,9 +12,12 @@ using Index = long long;           // rows * cols may exceed 2^31
 constexpr int THREADS = 256;       // the most threads a block may have
 constexpr int V = 16 / sizeof(S);  // elements of S that one thread takes at once: 128 bits
 
-// -- memory: 128 bits at a time where it is aligned ---------------------------------------------------------------------
+// The bounds of every kernel: the most threads to a block, and the blocks that a multiprocessor has to hold at once. They
+// leave the compiler 65536 / (4 * 256) = 64 registers, and 80 for double. Without the second it aims for more blocks, in
+// 32 to 48 registers, and keeps in memory what does not fit into those.
+#define BOUNDS THREADS, sizeof(T) == 8 ? 3 : 4
 
-template <class E> struct alignas(16) Pack { E e[16 / sizeof(E)]; };
+// -- memory: 128 bits at a time where it is aligned ---------------------------------------------------------------------
 
 // Whether vectors may be loaded and stored at each pointer; a null pointer stands for an array that is not there.
 template <class... P> __device__ __forceinline__ bool aligned(const P*... pointers) {
@@ -30,11 +33,22 @@ template <int w, class E> __device__ __forceinline__ void load(T (&v)[w], const 
         static_assert(w % n == 0, "whole vectors");
         #pragma unroll
         for (int i = 0; i < w; i += n) {
-            const Pack<E> pack = *reinterpret_cast<const Pack<E>*>(p + i);
+            const uint4 bits = *reinterpret_cast<const uint4*>(p + i);
+            const E* const e = reinterpret_cast<const E*>(&bits);
             #pragma unroll
-            for (int k = 0; k < n; ++k) v[i + k] = T(pack.e[k]);
+            for (int k = 0; k < n; ++k) v[i + k] = T(e[k]);
         }
     }
+}
+
+// *p = bits in one instruction: NVCC takes assignments apart where it has moved the computation of their address.
+__device__ __forceinline__ void store_bits(uint4* p, uint4 bits) {
+#ifdef __CUDA_ARCH__
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(bits.x), "r"(bits.y), "r"(bits.z), "r"(bits.w)
+                 : "memory");
+#else
+    *p = bits;
+#endif
 }
 
 // p[0..w-1] = v, rounded to E.
@@ -46,10 +60,11 @@ template <int w, class E> __device__ __forceinline__ void store(E* p, const T (&
         static_assert(w % n == 0, "whole vectors");
         #pragma unroll
         for (int i = 0; i < w; i += n) {
-            Pack<E> pack;
+            uint4 bits;
+            E* const e = reinterpret_cast<E*>(&bits);
             #pragma unroll
-            for (int k = 0; k < n; ++k) pack.e[k] = E(v[i + k]);
-            *reinterpret_cast<Pack<E>*>(p + i) = pack;
+            for (int k = 0; k < n; ++k) e[k] = E(v[i + k]);
+            store_bits(reinterpret_cast<uint4*>(p + i), bits);
         }
     }
 }
@@ -81,6 +96,7 @@ template <class Body> __device__ __forceinline__ void each_column(Index cols, bo
     else
         each_tile<1>(cols, body);
 }
-#define EACH_ROW(row, rows)                                                                 \
-    for (Index row = blockIdx.y * (Index)blockDim.y + threadIdx.y; row < (rows); \
-         row += gridDim.y * (Index)blockDim.y)
+// Not unrolled: no load of the next round may overtake a store of this one, so that nothing is won but registers lost.
+#define EACH_ROW(row, rows)                                                                                \
+    _Pragma("unroll 1") for (Index row = blockIdx.y * (Index)blockDim.y + threadIdx.y; row < (rows); \
+                             row += gridDim.y * (Index)blockDim.y)

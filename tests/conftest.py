@@ -14,6 +14,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import pytest
+from cuda_backends import backend, device, stand_in  # noqa: F401 - fixtures
 
 os.environ.pop("GPUBACKPROP_BACKEND", None)  # tests say themselves which backend they mean
 
@@ -32,14 +33,22 @@ def _program(name: str) -> str | None:
     return run.stdout.partition("\n")[0]
 
 
-def _cuda_compiler() -> str | None:
-    """Return nvcc or the NVRTC library that compiles kernels here, of the system or of a wheel."""
-    if path := shutil.which("nvcc"):
-        return path
+def _in_wheels(pattern: str) -> str | None:
+    """Return the file of NVIDIA's wheels whose name fits, None where there is none."""
     wheels = importlib.util.find_spec("nvidia")
     roots = wheels.submodule_search_locations or [] if wheels else []
-    libraries = (str(path) for root in roots for path in Path(root).rglob("libnvrtc.so*"))
-    return next(libraries, None) or ctypes.util.find_library("nvrtc")
+    return next((str(path) for root in roots for path in sorted(Path(root).rglob(pattern))), None)
+
+
+def _nvrtc() -> str | None:
+    """Return the library that compiles kernels here as on a GPU, of a wheel or of the system."""
+    name = "nvrtc64_*_0.dll" if os.name == "nt" else "libnvrtc.so*"
+    return _in_wheels(name) or ctypes.util.find_library("nvrtc")
+
+
+def _nvdisasm() -> str | None:
+    """Return the program that writes machine code as text."""
+    return shutil.which("nvdisasm") or _in_wheels("nvdisasm.exe" if os.name == "nt" else "nvdisasm")
 
 
 def _cuda_device() -> str | None:
@@ -63,7 +72,9 @@ TOOLS = {
     "scipy": Tool("SciPy oracle", partial(_distribution, "scipy"), "pip install scipy"),
     "hypothesis": Tool("formulas by hypothesis", partial(_distribution, "hypothesis"), "pip install hypothesis"),
     "host": Tool("kernels on the host", partial(_program, "g++"), "install g++ (Debian: apt-get install g++)"),
-    "compile": Tool("kernels compiled for CUDA", _cuda_compiler, "install nvcc, or pip install nvidia-cuda-nvrtc"),
+    "compile": Tool("kernels compiled for CUDA", _nvrtc, "pip install 'nvidia-cuda-nvrtc>=13,<14'"),
+    "sass": Tool("machine code of kernels", _nvdisasm, "pip install 'nvidia-cuda-nvdisasm>=13,<14'"),
+    "nvcc": Tool("kernels compiled by nvcc", partial(shutil.which, "nvcc"), "install the CUDA toolkit"),
     "cuda": Tool("CUDA device", _cuda_device, "`gpubackprop doctor` says what is missing"),
 }
 WANTED = pytest.StashKey[dict[str, list[str]]]()

@@ -16,6 +16,8 @@ extern "C" void host_sync_lanes(unsigned mask);
 extern "C" uint64_t host_exchange(unsigned mask, uint64_t bits, unsigned from);
 extern "C" unsigned host_lane();
 
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+
 struct HostPlace { unsigned x, y; };
 static thread_local HostPlace threadIdx, blockIdx, blockDim, gridDim;
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 import importlib
 import inspect
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fake_cupy
 import numpy as np
 import pytest
-from expressions import Expressions
 
 import gpubackprop as gb
 from gpubackprop.activations import ACTIVATIONS, Activation
-from gpubackprop.backends import devices
 from gpubackprop.errors import InvalidValue, OutOfMemory
 from gpubackprop.losses import LOSSES
 from gpubackprop.optimizers import OPTIMIZERS
@@ -29,45 +27,6 @@ N = 11
 RNG = np.random.default_rng(11)
 X, WEIGHTS = RNG.normal(size=(N, 5)), RNG.uniform(size=N)
 SHARES = RNG.dirichlet(np.ones(3), N)
-
-
-def _forget() -> None:
-    """Let the backends be found anew."""
-    devices.why_not.cache_clear()
-    devices._backend.cache_clear()
-
-
-@pytest.fixture(params=["cuda", "cuda:1"])
-def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, need: Any) -> Iterator[str]:
-    """The name of a backend on the stand-in: the first device of two, and one that is not the current one."""
-    need("host")
-    fake_cupy.install(monkeypatch, devices=2)
-    _forget()
-    yield request.param
-    _forget()
-
-
-@pytest.fixture(
-    params=[
-        "expressions on cuda:1",
-        "kernels on cuda",
-        "kernels on cuda:1",
-        pytest.param("expressions on a GPU", marks=pytest.mark.gpu),
-        pytest.param("kernels on a GPU", marks=pytest.mark.gpu),
-    ]
-)
-def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, need: Any) -> Iterator[str]:
-    """The name of a backend: on the stand-in, as above, and on a GPU, where the same has to hold."""
-    variant, _, name = request.param.partition(" on ")
-    if name != "a GPU":
-        fake_cupy.install(monkeypatch, devices=2)
-        if variant == "kernels":
-            need("host")
-    if variant == "expressions":
-        monkeypatch.setattr(devices, "CudaBackend", Expressions)
-    _forget()
-    yield name.replace("a GPU", "cuda")
-    _forget()
 
 
 def _on_device(x: np.ndarray) -> Any:

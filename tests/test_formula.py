@@ -5,15 +5,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cuda_compiler
 import formulas
 import numpy
 import pytest
-from conftest import TOOLS
 from formulas import CASES, PLAIN, Case, backend_of, run
 
 import gpubackprop as gb
@@ -195,34 +194,6 @@ def test_compiled_function_computes_the_formula(case: Case, dtype: str, need: An
         _assert_close(given, expected, 16, scale)
 
 
-def _ptx_by_nvcc(compiler: str, text: str, folder: Path) -> str:
-    (folder / "formulas.cu").write_text(text)
-    command = [compiler, "-ptx", "-arch=compute_80", "-o", folder / "formulas.ptx", folder / "formulas.cu"]
-    subprocess.run(command, check=True)
-    return (folder / "formulas.ptx").read_text()
-
-
-def _ptx_by_nvrtc(library: str, text: str) -> str:
-    nvrtc, program, size = ctypes.CDLL(library), ctypes.c_void_p(), ctypes.c_size_t()
-    assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"formulas.cu", 0, None, None) == 0
-    options = (ctypes.c_char_p * 1)(b"--gpu-architecture=compute_80")
-    result = nvrtc.nvrtcCompileProgram(program, 1, options)
-    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    nvrtc.nvrtcGetProgramLog(program, log)
-    assert result == 0, log.value.decode()
-    nvrtc.nvrtcGetPTXSize(program, ctypes.byref(size))
-    ptx = ctypes.create_string_buffer(size.value)
-    assert nvrtc.nvrtcGetPTX(program, ptx) == 0
-    return ptx.value.decode()
-
-
-def _ptx(text: str, folder: Path) -> str:
-    compiler = TOOLS["compile"].version()
-    assert compiler is not None
-    return _ptx_by_nvrtc(compiler, text) if "nvrtc" in compiler else _ptx_by_nvcc(compiler, text, folder)
-
-
 def _kernels(kind: str) -> str:
     kernels = [
         f'extern "C" __global__ void k_{case}(T** in, T** out) {{ {formulas.call(case, "threadIdx.x")} }}'
@@ -231,21 +202,22 @@ def _kernels(kind: str) -> str:
     return "\n".join([formulas.functions(kind), *kernels])
 
 
-def test_float_code_has_no_double_arithmetic(need: Any, tmp_path: Path) -> None:
+def test_float_code_has_no_double_arithmetic(need: Any) -> None:
     need("compile")
-    ptx = _ptx(_kernels("float"), tmp_path)
+    ptx = cuda_compiler.compiled(_kernels("float"), 80).ptx
     assert all(f".entry k_{case}(" in ptx for case in CASES)
     assert ".f32" in ptx
     assert ".f64" not in ptx
 
 
-def test_double_code_is_seen_where_there_is_some(need: Any, tmp_path: Path) -> None:
+def test_double_code_is_seen_where_there_is_some(need: Any) -> None:
     """What the test above looks for is what a double looks like: in code for double, and from one stray literal."""
     need("compile")
-    ptx = _ptx(_kernels("double"), tmp_path)
+    ptx = cuda_compiler.compiled(_kernels("double"), 80).ptx
     assert all(f".entry k_{case}(" in ptx for case in CASES)
     assert ".f64" in ptx
-    assert ".f64" in _ptx(_kernels("float").replace("T(0.044715)", "0.044715"), tmp_path)
+    stray = _kernels("float").replace("T(0.044715)", "0.044715")
+    assert ".f64" in cuda_compiler.compiled(stray, 80).ptx
 
 
 # -- the error function ------------------------------------------------------------------------------------------------

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from typing import Any
 
-import fake_cupy
 import kernel_cases
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from kernel_cases import Case, check, delta, forward, from_bfloat16, gather, to_
 
 from gpubackprop import optimizers
 from gpubackprop.activations import ACTIVATIONS, gelu
-from gpubackprop.backends import kernels, resolve, sources
+from gpubackprop.backends import kernels, sources
 from gpubackprop.backends.cuda import CudaBackend
 from gpubackprop.backends.numpy import NumpyBackend
 from gpubackprop.errors import InvalidType, InvalidValue, KernelError
@@ -26,19 +24,6 @@ def _with_storages(cases: list[Case]) -> list[Any]:
     return [
         pytest.param(case, storage, id=f"{case}-{storage}") for case in cases for storage in kernel_cases.storages(case)
     ]
-
-
-@pytest.fixture(params=["host", pytest.param("GPU", marks=pytest.mark.gpu)])
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, need: Any) -> Iterator[CudaBackend]:
-    """The kernels on the CPU and on a GPU, with products that are taken as done."""
-    if request.param == "host":
-        need("host")
-        monkeypatch.setattr(kernels, "THREADS", 64)
-        made = CudaBackend(0, fake_cupy.module())
-    else:
-        made = resolve("cuda")
-    monkeypatch.setattr(made, "_product", lambda A, B, out: None)
-    yield made
 
 
 @pytest.mark.parametrize("offset", [0, 1])
