@@ -97,7 +97,7 @@ def fit(
 def warmup(net: Network, *, optimizer: str | Optimizer = "sgd", batch_size: int = 256) -> None:
     """Take one training step on a copy of a network, so that the first step of `fit` finds everything made.
 
-    On CUDA that is the kernels of its formulas, compiled or read from the cache on disk, and the handles of libraries: a
+    On CUDA that is the kernels of its formulas, compiled or read from the cache on disk, and handles of libraries: a
     program that measures time, or answers to somebody, calls it first.
 
     Args:

@@ -10,7 +10,7 @@
 namespace {
 
 constexpr unsigned MOST = 1024, WARP = 32;
-constexpr int PATIENCE = 20;  // seconds after which a barrier that somebody never reached is given up
+constexpr int PATIENCE = 10;  // seconds after which a barrier that somebody never reached is given up
 
 struct Barrier {
     std::atomic<unsigned> arrived{0}, phase{0};

@@ -68,4 +68,6 @@ def test_missing_tool_that_is_required_is_an_error(session: pytest.Pytester, mon
 def test_unknown_tool_is_an_error(session: pytest.Pytester) -> None:
     result = session.runpytest("--require", "hots")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--require knows torch, scipy, hypothesis, host, compile, sass, nvcc, cuda; not hots"])
+    result.stderr.fnmatch_lines(
+        ["*--require knows torch, scipy, hypothesis, host, compile, sass, nvcc, cuda; not hots"]
+    )

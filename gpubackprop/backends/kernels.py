@@ -11,7 +11,9 @@ import numpy
 from ..errors import InvalidType, InvalidValue, KernelError
 from .sources import Parameter, Source, assemble, parameters
 
-OPTIONS = ("-std=c++17",)  # of NVRTC; CuPy adds the architecture, and -ftz=true
+# Of NVRTC; CuPy adds the architecture, and -ftz=true. Releases before 13.2, all of CUDA 12 among them, take the lambdas
+# of the kernels for functions of the host unless the second says otherwise.
+OPTIONS = ("-std=c++17", "--device-as-default-execution-space")
 THREADS = 256  # to a block, THREADS in kernels/walk.cuh
 LANES = 32  # threads of a warp
 BLOCKS = 2048  # the most blocks of a launch: what a large GPU holds at once
