@@ -202,8 +202,8 @@ def _gather(m: Arrays) -> Iterator[Case]:
 
 
 def _dropout(m: Arrays) -> Iterator[Case]:
-    mask, key = m.matrix(m.h), dropout_key(0)
-    yield Case("dropout", "Philox", mask.shape, (mask,), lambda: m.backend.draw_mask(key, 0, 1, 0.25, mask))
+    mask, key, first = m.matrix(m.h), dropout_key(0), m.backend.zeros((), "int64")
+    yield Case("dropout", "Philox", mask.shape, (mask,), lambda: m.backend.draw_mask(key, first, 0, 1, 0.25, mask))
 
 
 def _sum_rows(m: Arrays) -> Iterator[Case]:

@@ -263,8 +263,9 @@ class Network:
                 part = ws.load(x[rows], t[rows], None if w is None else w[rows])
                 self._forward(part)
                 self._loss(part)
-                total += float(part.value) * float(part.total)
-                weights += float(part.total)
+                weight = len(x[rows]) if w is None else float(part.total)
+                total += float(part.value) * weight
+                weights += weight
         return total / weights
 
     def loss_and_gradients(
@@ -315,7 +316,7 @@ class Network:
         key = dropout_key(seed if seed is None else integer("seed", seed, 0))
         masks = [numpy.zeros((integer("rows", rows, 1), n), self.dtype) for n in self.sizes[1:-1]]
         for l, mask in enumerate(masks, start=1):
-            resolve("numpy").draw_mask(key, 0, l, self.architecture.dropout, mask)
+            resolve("numpy").draw_mask(key, 0, 0, l, self.architecture.dropout, mask)
         return masks
 
     def to(self, backend: str) -> Network:

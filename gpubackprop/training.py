@@ -15,16 +15,14 @@ from typing import Any
 
 import numpy
 
-from .backends.numpy import dropout_key
 from .checks import boolean, choice, integer, real
 from .errors import DivergenceWarning, InterruptWarning, InvalidType, InvalidValue, MissingDependency
 from .history import History
 from .network import Network
 from .optimizers import OPTIMIZERS, Optimizer
-from .workspace import Workspace
+from .run import Run
 
 Callback = Callable[[Network, History], Any]
-STEPS_AT_ONCE = 1024  # for which the optimizer's numbers are computed and sent to a device together
 
 
 def fit(
@@ -87,7 +85,7 @@ def fit(
     batch_size = min(batch_size, len(batch[0]))
     history = History(samples=len(batch[0]), backend=net.backend.description)
     with _bar(progress, epochs) as show, _interruptible() as interrupted, net.backend.running(net.flops(batch_size)):
-        run = _Run(net, *batch, rule, batch_size, shuffle, seed)
+        run = Run(net, *batch, rule, batch_size, shuffle, seed)
         history.stopped_because = _epochs(
             run, history, epochs, validation, _Patience(tol, patience), calls, show, interrupted
         )
@@ -115,7 +113,7 @@ def warmup(net: Network, *, optimizer: str | Optimizer = "sgd", batch_size: int 
     twin = copy.copy(_network(net))
     with twin.backend.running(twin.flops(rows)):
         x, y = (twin.backend.zeros((rows, n), twin.dtype) for n in (twin.sizes[0], twin.sizes[-1]))
-        run = _Run(twin, x, y, None, rule, rows, True, 0)
+        run = Run(twin, x, y, None, rule, rows, True, 0)
         run.epoch(lambda: False)
         run.evaluate(x, y, None)
         twin.backend.synchronize()
@@ -128,7 +126,7 @@ def _network(net: Any) -> Network:
 
 
 def _epochs(
-    run: _Run,
+    run: Run,
     history: History,
     epochs: int,
     validation: tuple[Any, Any, Any] | None,
@@ -174,114 +172,6 @@ def _interrupted(epoch: int) -> str:
     reason = f"interrupted from the keyboard in epoch {epoch}"
     warnings.warn(f"{reason}; the network is as its last step left it", InterruptWarning, stacklevel=4)
     return reason
-
-
-class _Run:
-    """One training run: the data, the buffers, the optimizer's state, and where it is."""
-
-    def __init__(
-        self,
-        net: Network,
-        x: Any,
-        y: Any,
-        w: Any,
-        optimizer: Optimizer,
-        batch_size: int,
-        shuffle: bool,
-        seed: int | None,
-    ) -> None:
-        self.net, self.optimizer, self.batch_size = net, optimizer, batch_size
-        self.data = [x, y, w]
-        self.workspace = Workspace(net.architecture, net.backend, batch_size, dropout=net.architecture.dropout > 0)
-        self.validation: Workspace | None = None
-        zeros = net.backend.zeros
-        self.slots = zeros((len(optimizer.slots), net.layout.size), net.dtype)
-        self.kept, self.before = net.theta.copy(), net.theta.copy()
-        self.rng, self.dropout_key = numpy.random.default_rng(seed), dropout_key(seed)
-        self.order = numpy.arange(len(x)) if shuffle else None
-        self.batch = [
-            None if a is None or not shuffle else zeros((batch_size, a.shape[1]), net.dtype) for a in self.data
-        ]
-        self.total, self.weight, self.term = (zeros((), "float64") for _ in range(3))
-        self.t = 0
-
-    @contextlib.contextmanager
-    def undone_by_failure(self) -> Iterator[None]:
-        """Put back the parameters from before training where it fails: memory runs out, or a schedule has no rate."""
-        try:
-            yield
-        except Exception:
-            self.net.theta[...] = self.before
-            raise
-
-    def epoch(self, interrupted: Callable[[], bool]) -> float:
-        """Take one step per batch; return the mean loss."""
-        rows = len(self.data[0])
-        order = None
-        if self.order is not None:
-            self.rng.shuffle(self.order)
-            order = self.net.backend.asarray(self.order, "int64")
-        self.total[...] = self.weight[...] = 0.0
-        starts = range(0, rows, self.batch_size)
-        for k, start in enumerate(starts):
-            if interrupted():
-                break
-            if k % STEPS_AT_ONCE == 0:
-                hyper = self.hyper(min(STEPS_AT_ONCE, len(starts) - k))
-            weight = self.step(order, start, min(self.batch_size, rows - start), hyper[k % STEPS_AT_ONCE])
-            self.net.backend.xp.add(self.weight, weight, out=self.weight)
-        weight = float(self.weight)
-        return float(self.total) / weight if weight else math.nan  # no step: interrupted before the first
-
-    def hyper(self, steps: int) -> Any:
-        """Return what the optimizer's formula is given in each of the next steps (steps, its scalars)."""
-        names = self.optimizer.scalar_names
-        table = [[h[name] for name in names] for h in map(self.optimizer.hyper, range(self.t, self.t + steps))]
-        return self.net.backend.asarray(table, self.net.dtype)
-
-    def step(self, order: Any, start: int, rows: int, hyper: Any) -> Any:
-        """Take the step of one batch; return its weight in the mean loss."""
-        net, backend = self.net, self.net.backend
-        ws = self.workspace.load(*self._gathered(order, slice(start, start + rows), rows))
-        for l, mask in enumerate(ws.mask):
-            if mask is not None:
-                backend.draw_mask(self.dropout_key, self.t, l, net.architecture.dropout, mask)
-        net._forward(ws)
-        net._backward(ws)
-        backend.update(self.optimizer, hyper, net.theta, net.gradient, self.slots)
-        self.t += 1
-        backend.xp.multiply(ws.value, ws.total, out=self.term)
-        backend.xp.add(self.total, self.term, out=self.total)
-        return ws.total
-
-    def _gathered(self, order: Any, part: slice, rows: int) -> list[Any]:
-        """Return the examples, targets and weights of a batch: views of the data, or gathered rows where shuffled."""
-        if order is None:
-            return [a if a is None else a[part] for a in self.data]
-        batch = [a if a is None else a[:rows] for a in self.batch]
-        for source, out in zip(self.data, batch, strict=True):
-            if source is not None:
-                self.net.backend.gather(source, order[part], out)
-        return batch
-
-    @property
-    def learning_rate(self) -> float:
-        """The rate of the last step."""
-        return self.optimizer.rate(max(self.t - 1, 0))
-
-    def keep_if_finite(self, loss: float) -> bool:
-        """Remember the parameters if they and the loss are finite, else go back to those remembered."""
-        theta = self.net.theta
-        finite = math.isfinite(loss) and self.net.backend.is_finite(theta)
-        source, target = (theta, self.kept) if finite else (self.kept, theta)
-        target[...] = source
-        return finite
-
-    def evaluate(self, x: Any, y: Any, w: Any) -> float:
-        """Return the loss of the validation data."""
-        if self.validation is None:
-            self.validation = self.net._evaluation_workspace(len(x))
-        return self.net._evaluate(self.validation, x, y, w)
 
 
 class _Patience:

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
 Buffers = list[Any]
 
-_TINY = 1e-30  # keeps a batch of examples that all weigh nothing from dividing by zero
 _ALIGNMENT = 16  # elements from the start of one layer in θ to the next, a multiple: 64 bytes of float32
 
 
@@ -58,8 +57,8 @@ class Workspace:
         delta: (N, n_l).
         y: (N, n_L), the targets.
         weight: what each row counts in the mean loss: a number, or (N, 1).
-        total: the sum of the sample weights, or N.
-        value: (), the loss.
+        value: (), the loss, written by every step.
+        total: (), the sum of the sample weights, written by every step that has such.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class Workspace:
         keeps_z[L] |= architecture.loss.fits(architecture.activations[-1])
         dropped = [dropout and 0 < l < L for l in range(L + 1)]
         self.rows, self.dropout = rows, dropout
-        self._xp = backend.xp
+        self._backend = backend
         self._share = 1.0 / (shapes[L][1] if architecture.loss.over_outputs == "mean" else 1)
         self.a: Buffers = [None, *(zeros(shape, dtype) for shape in shapes[1:])]
         self.z: Buffers = [zeros(shapes[l], dtype) if keeps_z[l] else self.a[l] for l in range(L + 1)]
@@ -81,8 +80,7 @@ class Workspace:
         self.weights = [zeros((rows, 1), dtype)]
         self.y: Any = None
         self.weight: Any = None
-        self.total: Any = None
-        self.value = zeros((), dtype)
+        self.value, self.total = zeros((), dtype), zeros((), dtype)
         self._part: tuple[int, Workspace] = rows, self
 
     def first(self, rows: int) -> Workspace:
@@ -106,11 +104,12 @@ class Workspace:
         Returns:
             The workspace of n rows that holds the batch.
         """
-        part, xp = self.first(len(x)), self._xp
+        part = self.first(len(x))
+        part.value, part.total = self.value, self.total
         part.h[0], part.y = x, y
         if w is None:
-            part.total, part.weight = len(x), self._share / len(x)
+            part.weight = self._share / len(x)
         else:
-            part.total, part.weight = xp.sum(w), part.weights[0]
-            xp.multiply(w, self._share / xp.maximum(part.total, _TINY), out=part.weight)
+            part.weight = part.weights[0]
+            self._backend.mean_weights(w, self._share, part.total, part.weight)
         return part

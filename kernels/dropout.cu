@@ -1,7 +1,8 @@
 // dropout.cu: a mask of dropout, by the counter-based generator Philox 4x64 of ten rounds (Salmon, Moraes, Dror,
 // Shaw 2011), as NumPy has it: the mask is that of numpy.random.Generator(Philox(counter, key)).random(n, "float32").
 //
-//   mask  (n,)  out: 0 where the number drawn is below `threshold` (in units of 2^-24), else `scale`
+//   mask   (n,)  out: 0 where the number drawn is below `threshold` (in units of 2^-24), else `scale`
+//   first  ()    in: a step; the mask is that of the k-th after it
 //
 // One thread draws the eight numbers of one count: 64-bit word j has number 2j in its lower and 2j + 1 in its upper half.
 #include "walk.cuh"
@@ -23,7 +24,8 @@ __device__ __forceinline__ void philox(Word (&c)[4], Word key0, Word key1) {
 }
 
 extern "C" __global__ void __launch_bounds__(BOUNDS)
-dropout(S* mask, T scale, unsigned threshold, Word key0, Word key1, Word layer, Word step, Index n) {
+dropout(S* mask, T scale, unsigned threshold, Word key0, Word key1, Word layer, const Index* first, Index k, Index n) {
+    const Word step = Word(first[0] + k);
     const bool vectors = aligned(mask);
     const Index thread = blockIdx.x * (Index)blockDim.x + threadIdx.x, threads = gridDim.x * (Index)blockDim.x;
     for (Index group = thread; 8 * group < n; group += threads) {
@@ -31,13 +33,13 @@ dropout(S* mask, T scale, unsigned threshold, Word key0, Word key1, Word layer, 
         philox(c, key0, key1);
         T v[8];
         #pragma unroll
-        for (int k = 0; k < 8; ++k) v[k] = unsigned(c[k / 2] >> (k % 2 ? 32 : 0)) >> 8 >= threshold ? scale : T(0);
+        for (int j = 0; j < 8; ++j) v[j] = unsigned(c[j / 2] >> (j % 2 ? 32 : 0)) >> 8 >= threshold ? scale : T(0);
         if (vectors && 8 * group + 8 <= n) {
             store(mask + 8 * group, v);
         } else {
             #pragma unroll
-            for (int k = 0; k < 8; ++k)
-                if (8 * group + k < n) mask[8 * group + k] = S(v[k]);
+            for (int j = 0; j < 8; ++j)
+                if (8 * group + j < n) mask[8 * group + j] = S(v[j]);
         }
     }
 }

@@ -27,6 +27,7 @@ class Expressions(CudaBackend):
     delta = NumpyBackend.delta
     penalty = NumpyBackend.penalty
     update = NumpyBackend.update
+    _sum = NumpyBackend._sum
 
     def _erf(self) -> Any:
         return importlib.import_module("cupyx.scipy.special").erf
@@ -34,9 +35,9 @@ class Expressions(CudaBackend):
     def gather(self, x: Any, rows: Any, out: Any) -> None:
         self.xp.take(x, rows, axis=0, out=out)  # CuPy's has no mode
 
-    def draw_mask(self, key: Any, step: int, layer: int, rate: float, mask: Any) -> None:
+    def draw_mask(self, key: Any, first: Any, k: int, layer: int, rate: float, mask: Any) -> None:
         host = numpy.empty(mask.shape, mask.dtype)
-        NumpyBackend.draw_mask(self, key, step, layer, rate, host)
+        NumpyBackend.draw_mask(self, key, first, k, layer, rate, host)
         mask[...] = self.asarray(host, mask.dtype)
 
 

@@ -175,10 +175,26 @@ def gather(shape: tuple[int, int], source_rows: int) -> Case:
     return Case("gather", "gather", arguments, label=f"{shape}-of {source_rows}")
 
 
-def draw_mask(shape: tuple[int, int], rate: float, step: int = 0, layer: int = 1) -> Case:
-    key = np.array([2**63 + 11, 2**64 - 3], "uint64")
-    arguments = {"key": key, "step": step, "layer": layer, "rate": rate, "mask": Given(_written(shape))}
-    return Case("dropout", "draw_mask", arguments, label=f"{shape}-{rate}-{step}-{layer}")
+def draw_mask(shape: tuple[int, int], rate: float, first: int = 0, k: int = 0, layer: int = 1) -> Case:
+    arguments = {
+        "key": np.array([2**63 + 11, 2**64 - 3], "uint64"),
+        "first": Given(np.array(first), stored=False),
+        "k": k,
+        "layer": layer,
+        "rate": rate,
+        "mask": Given(_written(shape)),
+    }
+    return Case("dropout", "draw_mask", arguments, label=f"{shape}-{rate}-{first}-{k}-{layer}")
+
+
+def mean_weights(rows: int) -> Case:
+    arguments = {
+        "w": Given(abs(_numbers((rows, 1), 4)), stored=False),
+        "share": 0.25,
+        "total": Given(_written(()), stored=False),
+        "weight": Given(_written((rows, 1)), stored=False),
+    }
+    return Case("sum_rows", "mean_weights", arguments, rows, f"weights-({rows}, 1)")
 
 
 # -- the calls ---------------------------------------------------------------------------------------------------------
@@ -196,8 +212,8 @@ def shape_cases() -> Iterator[Case]:
         yield from (output(cross_entropy, softmax, shape), output(cross_entropy, softmax, shape, weights=True))
         yield from (output(mse, softmax, shape, weights=True), output(cross_entropy, softmax, shape, bias=False))
         yield from (penalty(shape), penalty(shape, gradient=False))
-        yield from (gather(shape, 1), gather(shape, 50))
-        yield from (draw_mask(shape, 0.25), draw_mask(shape, 0.9, step=2**40, layer=7), draw_mask(shape, 0.0))
+        yield from (gather(shape, 1), gather(shape, 50), mean_weights(shape[0]))
+        yield from (draw_mask(shape, 0.25), draw_mask(shape, 0.9, first=2**40, k=5, layer=7), draw_mask(shape, 0.0))
         n = -(-shape[0] * shape[1] // 16) * 16
         yield from (update(SGD(0.1), n), update(SGD(0.1, momentum=0.9, clip_norm=0.5), n), update(Adam(0.1), n))
         yield update(Adam(0.1, clip_norm=0.125, weight_decay=0.1), n)

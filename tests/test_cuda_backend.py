@@ -21,7 +21,7 @@ from gpubackprop.activations import ACTIVATIONS, Activation
 from gpubackprop.errors import InvalidValue, OutOfMemory
 from gpubackprop.losses import LOSSES
 from gpubackprop.optimizers import OPTIMIZERS
-from gpubackprop.training import _Run
+from gpubackprop.run import Run
 
 N = 11
 RNG = np.random.default_rng(11)
@@ -253,7 +253,7 @@ def _run_of_steps(rows: int, **arguments: Any) -> Any:
     """A training run on a device and the function that takes one of its steps."""
     net = gb.Network([64, 128, 10], activation="tanh", backend="cuda", dropout=0.1, l2=1e-3, **arguments)
     batch = net._batch(np.zeros((rows, 64)), np.zeros((rows, 10)), None)
-    run = _Run(net, *batch, OPTIMIZERS["adam"](1e-3, clip_norm=1.0), rows, True, 0)
+    run = Run(net, *batch, OPTIMIZERS["adam"](1e-3, clip_norm=1.0), rows, True, 0)
     order, [hyper] = net.backend.asarray(run.order, "int64"), run.hyper(1)
     return net, lambda: run.step(order, 0, rows, hyper)
 

@@ -17,6 +17,7 @@ ROWS = ("activations", "losses", "optimizers", "initializers", "schedules")
 LAYERS = (
     ("__main__", "cli", "sklearn", ""),
     ("training", "gradcheck"),
+    ("run",),
     ("network", "history"),
     ("inputs", "storage", "workspace"),
     ("architecture", "backends"),

@@ -254,7 +254,7 @@ def test_progress_starts_the_count_anew() -> None:
 def test_progress_is_counted_from_the_best_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     """A validation loss that jumps up and comes back to where it was has made no progress."""
     values = iter([1.0, 0.5, 0.9, 0.7, 0.50005, 0.3, 0.2, 0.1])
-    monkeypatch.setattr("gpubackprop.training._Run.evaluate", lambda self, *batch: next(values))
+    monkeypatch.setattr("gpubackprop.run.Run.evaluate", lambda self, *batch: next(values))
     history = gb.fit(_net(), *_data(), validation_data=_data(), tol=1e-4, patience=3, epochs=8)
     assert history.validation_loss == [1.0, 0.5, 0.9, 0.7, 0.50005]
 

@@ -86,6 +86,11 @@ class CudaBackend(NumpyBackend):
         with self.running(0.0):
             self.xp.cuda.get_current_stream().synchronize()
 
+    def put(self, buffer: Any, values: Any) -> Any:
+        """Copy values into the front of a buffer; return the buffer."""
+        buffer[... if isinstance(values, int) else slice(len(values))] = values
+        return buffer
+
     # -- the equations -------------------------------------------------------------------------------------------
 
     def gather(self, x: Any, rows: Any, out: Any) -> None:
@@ -104,7 +109,7 @@ class CudaBackend(NumpyBackend):
             arguments |= {"mask": mask, "h": None if mask is None else h}
         self.kernels.launch(sources.activate(activation), shape, z, arguments)
 
-    def draw_mask(self, key: Any, step: int, layer: int, rate: float, mask: Any) -> None:
+    def draw_mask(self, key: Any, first: Any, k: int, layer: int, rate: float, mask: Any) -> None:
         """Draw a mask of dropout, the one that `NumpyBackend.draw_mask` draws, on the device."""
         arguments = {
             "mask": mask,
@@ -113,7 +118,8 @@ class CudaBackend(NumpyBackend):
             "key0": key[0],
             "key1": key[1],
             "layer": layer,
-            "step": step,
+            "first": first,
+            "k": k,
             "n": mask.size,
         }
         self.kernels.launch(DROPOUT, self.kernels.over(mask, 8 // vector(mask)), mask, arguments)
@@ -187,6 +193,9 @@ class CudaBackend(NumpyBackend):
         arguments = {"x": x, "g": g, "lambda": l2, "scale": scale, "sums": sums, "n": x.size}
         self.kernels.launch(PENALTY, shape, x, arguments)
         return sums
+
+    def _sum(self, x: Any, out: Any) -> None:
+        self._sum_rows(x, out)
 
     def _sum_rows(self, partial: Any, out: Any, add: bool = False) -> None:
         """out = Σ_rows partial, or out += it; partial (rows, cols), out (cols,)."""

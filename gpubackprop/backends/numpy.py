@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..losses import Loss
     from ..optimizers import Optimizer
 
+_TINY = 1e-30  # keeps a batch of examples that all weigh nothing from dividing by zero
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector of the CPU
 
 
@@ -106,6 +107,20 @@ class NumpyBackend:
     def synchronize(self) -> None:
         """Wait until everything asked for is done."""
 
+    # -- steps that are repeated ---------------------------------------------------------------------------------
+
+    def portion(self, flops: float) -> int:
+        """Return how many training steps of so many operations are taken in one go, without a look at the clock."""
+        return 1
+
+    def put(self, buffer: Any, values: Any) -> Any:
+        """Return values where recorded work finds them: as they are where nothing is recorded, else in the buffer."""
+        return values
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Return a function that does the work, as often as it is called, on arrays that stay the same."""
+        return work
+
     # -- formulas ------------------------------------------------------------------------------------------------
 
     def _run(
@@ -134,6 +149,20 @@ class NumpyBackend:
         """out = x[rows]; x (M, n), rows (N,), out (N, n)."""
         self.xp.take(x, rows, axis=0, out=out, mode="clip")  # any other mode copies through a buffer
 
+    def mean_weights(self, w: Any, share: float, total: Any, weight: Any) -> None:
+        """What each row of a batch counts in its mean loss: total = Σ w, weight = share w / total.
+
+        Args:
+            w: sample weights (N, 1).
+            share: what the rows count together.
+            total: (), written.
+            weight: (N, 1), written.
+        """
+        self._sum(w, total)
+        self.xp.maximum(total, _TINY, out=weight)
+        self.xp.divide(w, weight, out=weight)
+        self.xp.multiply(weight, share, out=weight)
+
     def forward(self, activation: Activation, h_below: Any, W: Any, b: Any, mask: Any, z: Any, a: Any, h: Any) -> None:
         """(1, 2) z = h_below W + b, a = σ(z), h = a ⊙ mask.
 
@@ -156,7 +185,7 @@ class NumpyBackend:
         if mask is not None:
             self.xp.multiply(a, mask, out=h)
 
-    def draw_mask(self, key: Any, step: int, layer: int, rate: float, mask: Any) -> None:
+    def draw_mask(self, key: Any, first: Any, k: int, layer: int, rate: float, mask: Any) -> None:
         """Draw a mask of dropout: 0 with the probability `rate`, else 1 / (1 − rate).
 
         Every number has its place in the stream of a counter-based generator (Salmon, Moraes, Dror, Shaw 2011), so that
@@ -164,12 +193,13 @@ class NumpyBackend:
 
         Args:
             key: two integers below 2⁶⁴, from the seed (`dropout_key`).
-            step: the number of steps taken before.
+            first: a step (), of int64; 0 is the first of training.
+            k: the mask is that of the k-th step after it.
             layer: l.
             rate: share of the units to drop.
             mask: (N, n), written.
         """
-        generator = numpy.random.Generator(numpy.random.Philox(counter=(0, layer, step, 0), key=key))
+        generator = numpy.random.Generator(numpy.random.Philox(counter=(0, layer, int(first) + k, 0), key=key))
         uniform = self._scratch.take(numpy, "float32", "uniform", mask.size).reshape(mask.shape)
         generator.random(out=uniform, dtype="float32")
         numpy.greater_equal(uniform, rate, out=mask)
@@ -260,6 +290,10 @@ class NumpyBackend:
         self._run(optimizer.update, inputs, [theta, *slots], ["w", *optimizer.slots])
 
     # -- parts of the equations ----------------------------------------------------------------------------------
+
+    def _sum(self, x: Any, out: Any) -> None:
+        """out = Σ x; x (N, 1), out ()."""
+        self.xp.sum(x, out=out)
 
     def _product(self, A: Any, B: Any, out: Any) -> None:
         """out = A B; A (i, j), B (j, k), out (i, k)."""

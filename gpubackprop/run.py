@@ -1,0 +1,190 @@
+"""One training run: the data, the buffers of its steps, the optimizer's state, and where it is."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy
+
+from .backends.numpy import dropout_key
+from .network import Network
+from .optimizers import Optimizer
+from .workspace import Workspace
+
+STEPS_AT_ONCE = 1024  # for which the optimizer's numbers are computed and sent to a device together
+
+
+class Run:
+    """The steps of a training run.
+
+    A portion is a number of steps that a backend takes in one go: one on NumPy, as many as a graph holds on CUDA. What
+    changes from portion to portion, the order of the examples and the optimizer's numbers, is put where the steps read
+    it, and their losses are taken from where they write them, so that a recording of the steps can be repeated.
+
+    Args:
+        net: the network, trained in place.
+        x: examples (M, n_0).
+        y: targets (M, n_L).
+        w: sample weights (M, 1), or None.
+        optimizer: the optimizer.
+        batch_size: N, at most M.
+        shuffle: whether each epoch goes over the examples in a new order.
+        seed: of the order and of dropout, or None.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        x: Any,
+        y: Any,
+        w: Any,
+        optimizer: Optimizer,
+        batch_size: int,
+        shuffle: bool,
+        seed: int | None,
+    ) -> None:
+        self.net, self.optimizer, self.batch_size = net, optimizer, batch_size
+        self.data = [x, y, w]
+        self.workspace = Workspace(net.architecture, net.backend, batch_size, dropout=net.architecture.dropout > 0)
+        self.validation: Workspace | None = None
+        self.kept, self.before = net.theta.copy(), net.theta.copy()
+        self.rng, self.dropout_key = numpy.random.default_rng(seed), dropout_key(seed)
+        self.shuffle, self.order = shuffle, numpy.arange(len(x))
+        self.t = 0
+        self._buffers()
+
+    def _buffers(self) -> None:
+        """Make what the steps read and write besides the workspace."""
+        zeros, dtype, N = self.net.backend.zeros, self.net.dtype, self.batch_size
+        steps = -(-len(self.order) // N)
+        self.portion = min(steps, self.net.backend.portion(self.net.flops(N)))
+        # Where nothing is recorded and nothing shuffled, a batch is a view of the data.
+        self.gathers = self.shuffle or self.portion > 1
+        self.slots = zeros((len(self.optimizer.slots), self.net.layout.size), dtype)
+        self.batch = [zeros((N, a.shape[1]), dtype) if self.gathers and a is not None else None for a in self.data]
+        self.rows = zeros(self.portion * N, "int64")
+        self.hyper = zeros((self.portion, len(self.optimizer.scalar_names)), dtype)
+        self.first: Any = zeros((), "int64")
+        self.start = 0  # of the portion, in the order of the data
+        self.losses, self.totals = zeros(steps, dtype), zeros(steps, dtype)
+        figures = zeros((self.portion, 2), dtype)  # of each step: its loss, and the sum of its sample weights
+        self.figures, self.values = figures, [[row[j : j + 1].reshape(()) for j in (0, 1)] for row in figures]
+        self.recordings: dict[tuple[int, int], Callable[[], None]] = {}
+
+    @contextlib.contextmanager
+    def undone_by_failure(self) -> Iterator[None]:
+        """Put back the parameters from before training where it fails: memory runs out, or a schedule has no rate."""
+        try:
+            yield
+        except Exception:
+            self.net.theta[...] = self.before
+            raise
+
+    # -- an epoch ------------------------------------------------------------------------------------------------
+
+    def epoch(self, interrupted: Callable[[], bool]) -> float:
+        """Take one step per batch; return the mean loss."""
+        if self.shuffle:
+            self.rng.shuffle(self.order)
+        order = self.net.backend.asarray(self.order, "int64") if self.gathers else None
+        steps, taken = len(self.losses), 0
+        at_once = STEPS_AT_ONCE // self.portion * self.portion
+        for count, rows in self._portions():
+            if interrupted():
+                break
+            if taken % at_once == 0:
+                table = self._table(min(at_once, steps - taken))
+            self._take(order, table[taken % at_once :][:count], taken, rows)
+            taken += count
+        return self._mean_loss(taken)
+
+    def _portions(self) -> Iterator[tuple[int, int]]:
+        """Go through the portions of an epoch: how many steps, on how many rows each."""
+        full, rest = divmod(len(self.order), self.batch_size)
+        for start in range(0, full, self.portion):
+            yield min(self.portion, full - start), self.batch_size
+        if rest:
+            yield 1, rest
+
+    def _table(self, steps: int) -> Any:
+        """Return what the optimizer's formula is given in each of the next steps (steps, its scalars)."""
+        names = self.optimizer.scalar_names
+        table = [[h[name] for name in names] for h in map(self.optimizer.hyper, range(self.t, self.t + steps))]
+        return self.net.backend.asarray(table, self.net.dtype)
+
+    def _mean_loss(self, taken: int) -> float:
+        """Return the mean loss of the steps taken in this epoch; NaN where there was none."""
+        to_numpy, counts = self.net.backend.to_numpy, numpy.full(taken, float(self.batch_size))
+        if taken * self.batch_size > len(self.order):
+            counts[-1] = len(self.order) % self.batch_size
+        weights = counts if self.data[2] is None else to_numpy(self.totals[:taken]).astype("float64")
+        total = float(weights.sum())
+        return float(to_numpy(self.losses[:taken]).astype("float64") @ weights) / total if total else math.nan
+
+    # -- its steps -----------------------------------------------------------------------------------------------
+
+    def _take(self, order: Any, hyper: Any, taken: int, rows: int) -> None:
+        """Take the steps of a portion, one for each row of `hyper`, when so many were taken before in this epoch."""
+        backend, count, start = self.net.backend, len(hyper), taken * self.batch_size
+        if order is not None:
+            self.rows = backend.put(self.rows, order[start : start + count * rows])
+        self.hyper, self.first = backend.put(self.hyper, hyper), backend.put(self.first, self.t)
+        self.start = start
+        if (count, rows) not in self.recordings:
+            self.recordings[count, rows] = backend.record(functools.partial(self._steps, count, rows))
+        self.recordings[count, rows]()
+        self.losses[taken : taken + count] = self.figures[:count, 0]
+        if self.data[2] is not None:
+            self.totals[taken : taken + count] = self.figures[:count, 1]
+        self.t += count
+
+    def _steps(self, count: int, rows: int) -> None:
+        for k in range(count):
+            self.step(k, rows)
+
+    def step(self, k: int, rows: int) -> None:
+        """Take the k-th step of a portion, on so many examples."""
+        net, backend = self.net, self.net.backend
+        self.workspace.value, self.workspace.total = self.values[k]
+        ws = self.workspace.load(*self._batch(k, rows))
+        for l, mask in enumerate(ws.mask):
+            if mask is not None:
+                backend.draw_mask(self.dropout_key, self.first, k, l, net.architecture.dropout, mask)
+        net._forward(ws)
+        net._backward(ws)
+        backend.update(self.optimizer, self.hyper[k], net.theta, net.gradient, self.slots)
+
+    def _batch(self, k: int, rows: int) -> list[Any]:
+        """Return the examples, targets and weights of a step: views of the data, or rows gathered from it."""
+        if not self.gathers:
+            return [a if a is None else a[self.start : self.start + rows] for a in self.data]
+        batch = [a if a is None else a[:rows] for a in self.batch]
+        for source, out in zip(self.data, batch, strict=True):
+            if source is not None:
+                self.net.backend.gather(source, self.rows[k * rows : (k + 1) * rows], out)
+        return batch
+
+    # -- between epochs ------------------------------------------------------------------------------------------
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the last step."""
+        return self.optimizer.rate(max(self.t - 1, 0))
+
+    def keep_if_finite(self, loss: float) -> bool:
+        """Remember the parameters if they and the loss are finite, else go back to those remembered."""
+        theta = self.net.theta
+        finite = math.isfinite(loss) and self.net.backend.is_finite(theta)
+        source, target = (theta, self.kept) if finite else (self.kept, theta)
+        target[...] = source
+        return finite
+
+    def evaluate(self, x: Any, y: Any, w: Any) -> float:
+        """Return the loss of the validation data."""
+        if self.validation is None:
+            self.validation = self.net._evaluation_workspace(len(x))
+        return self.net._evaluate(self.validation, x, y, w)
