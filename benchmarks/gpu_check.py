@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     import cupy
 
-    backend = WithoutProducts(0, cupy)
+    backend = WithoutProducts(0, cupy, "none are timed")
     machine = machine_of(cupy)
     out = arguments.out or RESULTS / f"{_slug(machine['device'])}.json"
     if problem := foreign(out, machine["device"]):

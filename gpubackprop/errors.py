@@ -27,6 +27,10 @@ class KernelError(GpubackpropError, RuntimeError):
     """A CUDA kernel does not compile; the message names its file and line."""
 
 
+class CudaLibraryError(GpubackpropError, RuntimeError):
+    """A library of CUDA cannot be loaded or refused a call; the message names the call and its status."""
+
+
 class ModelFileError(GpubackpropError, ValueError):
     """A file that is not a model of this package: truncated, altered, foreign, or of a later format."""
 

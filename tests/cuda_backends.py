@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import fake_cupy
+import host_cublaslt
 import numpy
 import pytest
 
@@ -61,7 +62,7 @@ def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, ne
     params=[
         "expressions on cuda:1",
         "kernels on cuda",
-        "kernels on cuda:1",
+        "graphs on cuda:1",
         pytest.param("expressions on a GPU", marks=pytest.mark.gpu),
         pytest.param("kernels on a GPU", marks=pytest.mark.gpu),
     ]
@@ -71,8 +72,10 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, need
     variant, _, name = request.param.partition(" on ")
     if name != "a GPU":
         fake_cupy.install(monkeypatch, devices=2)
-        if variant == "kernels":
+        if variant != "expressions":
             need("host")
+        if variant == "graphs":
+            monkeypatch.setattr(devices, "_products", host_cublaslt.products)
     if variant == "expressions":
         monkeypatch.setattr(devices, "CudaBackend", Expressions)
     _forget()
@@ -86,7 +89,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, nee
     if request.param == "host":
         need("host")
         monkeypatch.setattr(kernels, "THREADS", 64)
-        made = CudaBackend(0, fake_cupy.module())
+        made = CudaBackend(0, fake_cupy.module(), "not in this test")
     else:
         made = resolve("cuda")
     monkeypatch.setattr(made, "_product", lambda A, B, out: None)

@@ -10,6 +10,7 @@ import importlib.machinery
 import math
 import sys
 import types
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,12 +29,15 @@ class State:
     current = 0
     free = 2**40
     copies = 0  # from a device to the host
+    captured: list[Callable[[], None]] | None = None  # what a stream is given while it is captured
+    stream: Any = None  # the current one
     device_count_error: Exception | None = None
     product_error: Exception | None = None
     kernel_error: Exception | None = None
 
 
 state = State()
+ERRORS = ("device_count_error", "product_error", "kernel_error")
 
 
 class OutOfMemoryError(MemoryError):
@@ -82,12 +86,85 @@ class CompileException(Exception):
     """What the compiler of a kernel said."""
 
 
+# -- streams and graphs: what is enqueued is done at once, or by the graph that captured it ----------------------------
+
+
+def enqueue(work: Callable[[], None]) -> None:
+    """Do something on the device, in order."""
+    if state.captured is None:
+        work()
+    else:
+        state.captured.append(work)
+
+
+def _not_while_captured(what: str) -> None:
+    if state.captured is not None:
+        raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: {what} while a stream is captured")
+
+
+class Stream:
+    """A stream; the default one, whose pointer is 0, cannot be captured."""
+
+    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
+        self.ptr = 0 if null else 4096
+
+    def __enter__(self) -> Stream:
+        self._previous, state.stream = state.stream, self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        state.stream = self._previous
+
+    def synchronize(self) -> None:
+        _not_while_captured("the host waited")
+
+    def begin_capture(self, mode: int | None = None) -> None:
+        if not self.ptr:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        assert state.captured is None
+        state.captured = []
+
+    def end_capture(self) -> Graph:
+        assert state.captured is not None
+        graph, state.captured = Graph(state.captured), None
+        return graph
+
+
+class Graph:
+    """What a stream captured."""
+
+    launches = 0
+
+    def __init__(self, nodes: list[Callable[[], None]]) -> None:
+        self.nodes = nodes
+
+    def launch(self, stream: Any = None) -> None:
+        _not_while_captured("a graph was launched")
+        Graph.launches += 1
+        for node in self.nodes:
+            node()
+
+
+class Event:
+    """A mark in a stream; between two of them a millisecond passes."""
+
+    def record(self, stream: Any = None) -> None:
+        _not_while_captured("an event with time was recorded")
+
+    def synchronize(self) -> None:
+        _not_while_captured("the host waited")
+
+
+state.stream = State.stream = Stream(null=True)
 cuda = SimpleNamespace(
     Device=Device,
+    Stream=Stream,
+    Event=Event,
+    get_elapsed_time=lambda start, stop: 1.0,
     compiler=SimpleNamespace(CompileException=CompileException),
     runtime=runtime,
     memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
-    get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
+    get_current_stream=lambda: state.stream,
 )
 
 
@@ -121,6 +198,7 @@ class ndarray:  # noqa: N801
     nbytes = property(lambda self: self._host.nbytes)
     flags = property(lambda self: self._host.flags)
     strides = property(lambda self: self._host.strides)
+    data = property(lambda self: SimpleNamespace(ptr=self._host.ctypes.data))
     T = property(lambda self: self._view(self._host.T))
     real = property(lambda self: self._view(self._host.real))
 
@@ -128,6 +206,7 @@ class ndarray:  # noqa: N801
         return ndarray(host, self._device)
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
+        _not_while_captured("an array was copied to the host")
         state.copies += 1
         return self._host.copy()
 
@@ -173,7 +252,8 @@ class ndarray:  # noqa: N801
         target = _mine(self)[slices] if slices is not ... else _mine(self)
         if isinstance(value, np.ndarray) and value.shape:
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
-        target[...] = _operand(value)
+        source = _operand(value)
+        enqueue(lambda: target.__setitem__(..., source))
 
     def __float__(self) -> float:
         return float(self.get())
@@ -212,6 +292,7 @@ def _arithmetic() -> None:
 
 def _allocated(host: Any) -> ndarray:
     """Return a new array on the current device, if it has that much memory free."""
+    _not_while_captured("memory was allocated")
     host = np.asarray(host)
     if host.nbytes > state.free:
         raise OutOfMemoryError(host.nbytes)
@@ -238,6 +319,7 @@ def _operand(value: Any) -> Any:
 
 
 def _reduced(function: Any, array: ndarray, out: Any, **arguments: Any) -> ndarray:
+    _not_while_captured("a reduction was run, which takes memory,")
     result = function(_mine(array), **arguments)
     if out is None:
         return _allocated(result)
@@ -269,7 +351,8 @@ class ufunc:  # noqa: N801
         operands = [_operand(value) for value in args[: self.nin]]
         if out is None:
             return _allocated(self._function(*operands, dtype=dtype))
-        self._function(*operands, out=_mine(out, "out"), dtype=dtype, casting=casting)
+        target = _mine(out, "out")
+        enqueue(lambda: self._function(*operands, out=target, dtype=dtype, casting=casting))
         return out
 
 
@@ -302,6 +385,8 @@ class _MatrixProduct:
     """CuPy's generalised ufunc: operands by position, the output as ``out``."""
 
     def __call__(self, *args: Any, out: Any = None) -> ndarray:
+        if state.captured is not None:
+            raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
         if state.product_error is not None:
             raise state.product_error
         a, b = (_mine(value) for value in args)
@@ -361,6 +446,7 @@ def copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = None) ->
 
 
 def take(a: Any, indices: Any, axis: Any = None, out: Any = None) -> ndarray:
+    _not_while_captured("rows were taken")
     result = np.take(_mine(a), _mine(indices), axis, mode="wrap")
     if out is None:
         return _allocated(result)
@@ -417,7 +503,7 @@ class RawModule:
 
         def launch(grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
             values = [_mine(value) if isinstance(value, ndarray) else value for value in args]
-            host_cuda.launch(entry, grid, block, values)
+            enqueue(lambda: host_cuda.launch(entry, grid, block, values))
 
         return launch
 
@@ -442,6 +528,16 @@ def install(monkeypatch: Any, **machine: Any) -> types.ModuleType:
     for name, value in (("cupy", made), ("cupyx", cupyx), ("cupyx.scipy", scipy), ("cupyx.scipy.special", special)):
         monkeypatch.setitem(sys.modules, name, value)
     monkeypatch.setattr(kernels, "THREADS", 64)  # two warps: CPUs have few cores
-    for name in ("devices", "current", "free", "copies", "device_count_error", "product_error", "kernel_error"):
+    for name in (
+        "devices",
+        "current",
+        "free",
+        "copies",
+        "captured",
+        "stream",
+        "device_count_error",
+        "product_error",
+        "kernel_error",
+    ):
         monkeypatch.setattr(state, name, machine.get(name, getattr(State, name)))
     return made

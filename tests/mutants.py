@@ -161,7 +161,7 @@ def is_caught(mutant: Mutant) -> bool:
         return text.replace(mutant.old, mutant.new)
 
     sources._read = changed  # type: ignore[assignment]
-    backend = CudaBackend(0, fake_cupy.module())
+    backend = CudaBackend(0, fake_cupy.module(), "not in this test")
     backend._product = lambda A, B, out: None  # type: ignore[method-assign]
     for case, storage, offset, backend.kernels.threads in tries(mutant):
         try:

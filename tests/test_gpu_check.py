@@ -66,7 +66,7 @@ def _forget() -> None:
 
 
 def _cases(cupy: Any, storage: str) -> list[Any]:
-    return kernel_runs.cases(kernel_runs.Arrays(kernel_runs.WithoutProducts(0, cupy), storage, N))
+    return kernel_runs.cases(kernel_runs.Arrays(kernel_runs.WithoutProducts(0, cupy, "none are timed"), storage, N))
 
 
 # -- what is measured --------------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def test_every_kernel_has_an_entry() -> None:
 def test_every_kernel_is_launched_by_its_rows(storage: str, cupy: Any, need: Any, monkeypatch: Any) -> None:
     need("host")
     launched: list[str] = []
-    launch = kernel_runs.WithoutProducts(0, cupy).kernels.__class__.launch
+    launch = kernel_runs.WithoutProducts(0, cupy, "none are timed").kernels.__class__.launch
     monkeypatch.setattr(
         "gpubackprop.backends.kernels.Kernels.launch",
         lambda self, source, *rest: launched.append(source.kernel) or launch(self, source, *rest),
@@ -155,7 +155,7 @@ def test_rounds_are_interleaved_and_medians_taken(cupy: Any, need: Any) -> None:
         scale, counted = (1 if run is order[0] else 2), len(order) - order.index(run) - 1
         return scale * [99.0, 99.0, 2.0, 1.0, 3.0][counted // rows]
 
-    backend = kernel_runs.WithoutProducts(0, cupy)
+    backend = kernel_runs.WithoutProducts(0, cupy, "none are timed")
     rows = len(_cases(cupy, "float32"))
     copy, *kernels = kernel_times.kernel_rows(backend, "float32", N, 3, seconds)
     assert len(kernels) == rows - 1
@@ -171,7 +171,7 @@ def test_rounds_are_interleaved_and_medians_taken(cupy: Any, need: Any) -> None:
 
 def test_what_is_changed_in_place_is_filled_again(cupy: Any, need: Any) -> None:
     need("host")
-    memory = kernel_runs.Arrays(kernel_runs.WithoutProducts(0, cupy), "float64", N)
+    memory = kernel_runs.Arrays(kernel_runs.WithoutProducts(0, cupy, "none are timed"), "float64", N)
     for case in kernel_runs.cases(memory):
         case.run()
     for array in (memory.z, memory.delta):
@@ -185,7 +185,10 @@ def test_a_launch_is_timed_by_the_clock_of_the_host(cupy: Any, need: Any, monkey
     need("host")
     monkeypatch.setattr(kernel_times, "LAUNCHES", 4)
     ticks = iter([0, 90, 90, 180, 200, 208, 300, 304, 400, 412])  # two rounds to warm up, then 8, 4 and 12 s
-    assert kernel_times.launch_seconds(kernel_runs.WithoutProducts(0, cupy), 3, lambda: next(ticks)) == 2.0
+    assert (
+        kernel_times.launch_seconds(kernel_runs.WithoutProducts(0, cupy, "none are timed"), 3, lambda: next(ticks))
+        == 2.0
+    )
 
 
 # -- the whole script --------------------------------------------------------------------------------------------------

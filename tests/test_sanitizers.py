@@ -70,7 +70,7 @@ def _recorded(case: Case, storage: str, offset: int, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(kernels, "THREADS", 64)
     monkeypatch.setattr(host_cuda, "compiled", lambda code, name: (compiled(code, name), code, name))
     monkeypatch.setattr(host_cuda, "launch", record)
-    backend = CudaBackend(0, fake_cupy.module())
+    backend = CudaBackend(0, fake_cupy.module(), "not in this test")
     monkeypatch.setattr(backend, "_product", lambda A, B, out: None)
     on_kernels(backend, case, storage, offset)
     return launches

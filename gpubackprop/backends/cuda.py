@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
 from ..errors import OutOfMemory
 from . import sources
+from .graphs import Recording
 from .kernels import ROWS_A_THREAD, Kernels, vector
 from .numpy import NumpyBackend
+from .products import Products
 from .sources import DROPOUT, GATHER, PENALTY, SUM_ROWS
 
 if TYPE_CHECKING:
@@ -21,25 +23,34 @@ if TYPE_CHECKING:
     from ..optimizers import Optimizer
 
 
+GRAPHS = "CUDA graphs, products by cuBLASLt"
+PORTION = 64  # steps of a graph: its launch costs some ten microseconds, a step of a tiny net as many
+PORTION_FLOPS = 1e12  # of all steps of a graph, so that an interrupt waits for hundredths of a second
+
+
 class CudaBackend(NumpyBackend):
     """The equations on the arrays of one device.
 
     Args:
         index: number of the device.
         xp: CuPy.
+        products: what multiplies matrices, or why CuPy has to, whose products no graph can capture.
 
     Attributes:
         name: "cuda".
         index: number of the device.
         kernels: what the operations launch.
+        engine: how training steps run: from CUDA graphs, or one launch after another, and why.
     """
 
     name = "cuda"
 
-    def __init__(self, index: int, xp: Any) -> None:
+    def __init__(self, index: int, xp: Any, products: Products | str) -> None:
         self.index = index
         super().__init__(xp)
         self.kernels = Kernels(self.xp)
+        self.products = None if isinstance(products, str) else products
+        self.engine = GRAPHS if self.products else f"launches one by one, products by CuPy: {products}"
 
     @property
     def description(self) -> str:
@@ -85,6 +96,14 @@ class CudaBackend(NumpyBackend):
         """Wait until the device has done everything asked for."""
         with self.running(0.0):
             self.xp.cuda.get_current_stream().synchronize()
+
+    def portion(self, flops: float) -> int:
+        """Return how many steps a graph holds: up to 64, and no more than some hundredths of a second take."""
+        return max(1, min(PORTION, int(PORTION_FLOPS / flops))) if self.engine == GRAPHS else 1
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Return a function that does the work from a graph, from its third call on."""
+        return Recording(self.xp, work, self._scratch.all) if self.engine == GRAPHS else work
 
     def put(self, buffer: Any, values: Any) -> Any:
         """Copy values into the front of a buffer; return the buffer."""
@@ -185,6 +204,13 @@ class CudaBackend(NumpyBackend):
         self.kernels.launch(sources.update(optimizer), self.kernels.over(theta), theta, arguments)
 
     # -- parts of the equations ----------------------------------------------------------------------------------
+
+    def _product(self, A: Any, B: Any, out: Any) -> None:
+        """out = A B; A (i, j), B (j, k), out (i, k)."""
+        if self.products is None:
+            super()._product(A, B, out)
+        else:
+            self.products(A, B, out)
 
     def _squares(self, x: Any, g: Any, l2: float, scale: float) -> Any:
         """Return scale Σ x² in parts (blocks, 1), for `_sum_rows`; g += λ x where g is given."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from functools import cache
+from typing import Any
 
 from ..errors import BackendUnavailable
+from .cublaslt import Library
 from .cuda import CudaBackend
+from .products import Products
 
 
 def cuda_backend(index: int) -> CudaBackend:
@@ -29,7 +32,20 @@ def cuda_backend(index: int) -> CudaBackend:
 
 @cache
 def _backend(index: int) -> CudaBackend:
-    return CudaBackend(index, importlib.import_module("cupy"))
+    cupy = importlib.import_module("cupy")
+    with cupy.cuda.Device(index):
+        return CudaBackend(index, cupy, _products(cupy))
+
+
+def _products(cupy: Any) -> Products | str:
+    """Return what multiplies matrices on the current device by cuBLASLt, or why it cannot be had."""
+    try:
+        pathfinder = importlib.import_module("cuda.pathfinder")  # which CuPy depends on
+        library = Library(pathfinder.load_nvidia_dynamic_lib("cublasLt").abs_path)
+        library.open()
+    except Exception as error:  # of three packages: each is a reason
+        return _first_line(error)
+    return Products(cupy, library)
 
 
 @cache

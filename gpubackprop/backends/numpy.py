@@ -40,9 +40,11 @@ class NumpyBackend:
         xp: the array module.
         block: elements to a block of scratch memory; a handful of blocks fit the second-level cache.
         precisions: what `Network` may be given as its precision.
+        engine: how training steps run.
     """
 
     name = "numpy"
+    engine = "NumPy calls one by one"
     block = 16_384
     precisions = ("float32",)
 

@@ -41,6 +41,10 @@ class Scratch(threading.local):
             block = self.blocks[dtype, number] = xp.empty(size, dtype)
         return block[:size]
 
+    def all(self) -> list[Any]:
+        """Return every block of this thread."""
+        return list(self.blocks.values())
+
 
 class Program:
     """A trace compiled to calls.

@@ -1,0 +1,104 @@
+"""The matrix products of the CUDA backend by cuBLASLt: a plan and an algorithm for each kind, chosen before capture."""
+
+from __future__ import annotations
+
+import threading
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from .cublaslt import WORKSPACE, Algorithm, Kind, Library, Plan
+
+CANDIDATES = 8  # algorithms that are timed for a kind of product
+ROUNDS = 5  # of which the fastest counts
+MARGIN = 0.97  # of the time of the library's first choice: another has to be faster than that
+
+
+class Chosen(NamedTuple):
+    """A plan, and the algorithm that is taken."""
+
+    plan: Plan
+    algorithm: Algorithm
+
+
+class Products:
+    """Products out = A B of matrices on one device.
+
+    Args:
+        xp: CuPy.
+        library: cuBLASLt, open.
+        precision: of products of float32 arrays: "float32" or "tf32".
+    """
+
+    def __init__(self, xp: Any, library: Library, precision: str = "float32") -> None:
+        self._xp, self._library, self._precision = xp, library, precision
+        self._chosen: dict[Kind, Chosen] = {}
+        self._local = threading.local()  # threads work on streams of their own
+
+    def __call__(self, A: Any, B: Any, out: Any) -> None:
+        """Launch out = A B on the current stream.
+
+        Args:
+            A: (i, j), its rows one behind the other, or its columns.
+            B: (j, k), likewise.
+            out: (i, k), written; its rows one behind the other.
+
+        Raises:
+            CudaLibraryError: the library cannot compute it.
+        """
+        kind, pointers = self._kind(A, B, out), (A.data.ptr, B.data.ptr, out.data.ptr)
+        if kind not in self._chosen:
+            self._chosen[kind] = self._choose(kind, pointers)
+        self._launch(self._chosen[kind], pointers)
+
+    def _kind(self, A: Any, B: Any, out: Any) -> Kind:
+        dtype = str(A.dtype)
+        compute = {"float32": self._precision, "float64": "float64", "uint16": "bfloat16"}[dtype]
+        return Kind(
+            rows=A.shape[0],
+            inner=A.shape[1],
+            cols=B.shape[1],
+            transposed=(not A.flags.c_contiguous, not B.flags.c_contiguous),
+            operands=dtype,
+            result=str(out.dtype),
+            compute=compute,
+            alignments=(_alignment(A), _alignment(B), _alignment(out)),
+        )
+
+    def _launch(self, chosen: Chosen, pointers: tuple[int, int, int]) -> None:
+        stream = self._xp.cuda.get_current_stream().ptr
+        self._library.multiply(chosen.plan, chosen.algorithm, pointers, self._workspace.data.ptr, stream)
+
+    @property
+    def _workspace(self) -> Any:
+        """Memory that a product may use while it runs; those of one thread run one after another."""
+        if not hasattr(self._local, "workspace"):
+            self._local.workspace = self._xp.empty(WORKSPACE, "uint8")
+        return self._local.workspace
+
+    # -- the choice ----------------------------------------------------------------------------------------------
+
+    def _choose(self, kind: Kind, pointers: tuple[int, int, int]) -> Chosen:
+        """Return the plan of a kind and its algorithm: the library's first, unless another is clearly faster."""
+        plan = Plan(self._library, kind)
+        candidates = [Chosen(plan, algorithm) for algorithm in self._library.algorithms(plan, CANDIDATES)]
+        times = [self._time(candidate, pointers) for candidate in candidates]
+        fastest = min(range(len(times)), key=times.__getitem__)
+        return candidates[fastest if times[fastest] < MARGIN * times[0] else 0]
+
+    def _time(self, candidate: Chosen, pointers: tuple[int, int, int]) -> float:
+        """Return the least time of a product in milliseconds; its result is that of the product to come."""
+        self._launch(candidate, pointers)
+        events = [self._xp.cuda.Event() for _ in range(ROUNDS + 1)]
+        for event in events[:-1]:
+            event.record()
+            self._launch(candidate, pointers)
+        events[-1].record()
+        events[-1].synchronize()
+        elapsed = self._xp.cuda.get_elapsed_time
+        return min(float(elapsed(begin, end)) for begin, end in pairwise(events))
+
+
+def _alignment(x: Any) -> int:
+    """Return by how many bytes memory is aligned, at most 256: what an algorithm may count on."""
+    pointer = x.data.ptr
+    return min(256, pointer & -pointer) if pointer else 256
