@@ -201,6 +201,13 @@ def _gather(m: Arrays) -> Iterator[Case]:
     yield Case("gather", "rows at random", out.shape, (x, rows, out), lambda: m.backend.gather(x, rows, out))
 
 
+def _cast(m: Arrays) -> Iterator[Case]:
+    """Of θ, for the products of a step in bfloat16; in the other types nothing is cast."""
+    if m.storage == "uint16":
+        wide, narrow = m.matrix(m.theta), m.matrix(m.out)
+        yield Case("cast", "of θ", wide.shape, (wide, narrow), lambda: m.backend._cast(wide, narrow, widens=False))
+
+
 def _dropout(m: Arrays) -> Iterator[Case]:
     mask, key, first = m.matrix(m.h), dropout_key(0), m.backend.zeros((), "int64")
     yield Case("dropout", "Philox", mask.shape, (mask,), lambda: m.backend.draw_mask(key, first, 0, 1, 0.25, mask))
@@ -216,6 +223,7 @@ def _sum_rows(m: Arrays) -> Iterator[Case]:
 # Every file in ``kernels/``; a test holds this.
 KERNELS: dict[str, Callable[[Arrays], Iterator[Case]]] = {
     "activate": _activate,
+    "cast": _cast,
     "delta": _delta,
     "dropout": _dropout,
     "gather": _gather,

@@ -51,7 +51,8 @@ class Network:
         dropout: share of the units of every hidden layer that a training step drops, in [0, 1).
         backend: "auto", "numpy", "cuda", "cuda:N"; None for the default (`set_backend`).
         dtype: "float32" or "float64", of parameters and arithmetic.
-        precision: of matrix products in float32: "float32".
+        precision: of matrix products in float32: "float32"; on CUDA also "tf32", with operands of 11 bits, and
+            "bfloat16", with 8, in which activations are stored then. Parameters, losses and sums stay float32.
         seed: of the initial weights: an integer, or None for a different network each time.
 
     Attributes:
@@ -94,12 +95,17 @@ class Network:
 
     def _build(self, architecture: Architecture, backend: Any, precision: str) -> None:
         """Make a network of an architecture on a backend, with all parameters zero."""
-        self.architecture, self.backend = architecture, backend
+        self.architecture = architecture
         self.precision = choice("precision", precision, backend.precisions)
+        if architecture.dtype != "float32" and precision != "float32":
+            raise InvalidValue(f"precision={precision!r} is of networks in float32, got dtype={architecture.dtype!r}")
+        self.backend = backend.with_precision(precision)
         self.metadata: dict[str, str] = {}
         self.layout = Layout(architecture.shapes)
         self._theta = backend.zeros(self.layout.size, architecture.dtype)
         self._parameters = self.layout.views(self._theta)
+        self._narrow = self.backend.narrow(self._theta)  # what products multiply by: θ, or a copy of another type
+        self._operands = [W for W, _ in self.layout.views(self._narrow)]
         self._gradient: Any = None
         self._kept: Workspace | None = None
         self._training = threading.Lock()  # of gradient and buffers, which threads share
@@ -155,8 +161,9 @@ class Network:
 
     def _forward(self, ws: Workspace) -> None:
         """Equations 1 and 2, from ws.h[0] = x to ws.a[L]."""
-        for l, (W, b) in enumerate(self._parameters, start=1):  # z_l = a_{l-1} W_l + b_l   (1),   a_l = σ_l(z_l)   (2)
-            sigma = self.activations[l - 1]
+        self.backend.narrow(self._theta, self._narrow)
+        for l, (_, b) in enumerate(self._parameters, start=1):  # z_l = a_{l-1} W_l + b_l   (1),   a_l = σ_l(z_l)   (2)
+            sigma, W = self.activations[l - 1], self._operands[l - 1]
             self.backend.forward(sigma, ws.h[l - 1], W, b, ws.mask[l], ws.z[l], ws.a[l], ws.h[l])
 
     def _backward(self, ws: Workspace) -> None:
@@ -170,7 +177,7 @@ class Network:
             if l2:
                 backend.penalty(l2, W, dW, ws.value)
             if l > 1:  # δ_{l-1} = (δ_l W_lᵀ) ⊙ σ'_{l-1}(z_{l-1})   (4),   ∂L/∂b_{l-1} = Σ_rows δ_{l-1}   (6)
-                sigma, db = self.activations[l - 2], gradients[l - 2][1]
+                sigma, db, W = self.activations[l - 2], gradients[l - 2][1], self._operands[l - 1]
                 backend.delta(sigma, delta[l], W, ws.mask[l - 1], ws.z[l - 1], ws.a[l - 1], delta[l - 1], db)
 
     def _output(self, ws: Workspace, db: Any) -> None:
@@ -227,9 +234,9 @@ class Network:
         with self.backend.running(self.flops(rows)):
             result = self.backend.zeros((len(x), self.sizes[-1]), self.dtype)
             for start in range(0, len(x), rows):
-                part = ws.load(x[start : start + rows])
+                part = ws.load(self.backend.narrow(x[start : start + rows]))
                 self._forward(part)
-                result[start : start + rows] = part.a[-1]
+                self.backend.widen(part.a[-1], result[start : start + rows])
         return result
 
     def evaluate(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -260,7 +267,7 @@ class Network:
         with self.backend.running(self.flops(ws.rows)):
             for start in range(0, len(x), ws.rows):
                 rows = slice(start, start + ws.rows)
-                part = ws.load(x[rows], t[rows], None if w is None else w[rows])
+                part = ws.load(self.backend.narrow(x[rows]), t[rows], None if w is None else w[rows])
                 self._forward(part)
                 self._loss(part)
                 weight = len(x[rows]) if w is None else float(part.total)
@@ -289,9 +296,9 @@ class Network:
         x, t, w = self._batch(X, y, sample_weight)
         given = None if masks is None else inputs.masks(masks, len(x), self.sizes[1:-1], self.backend, self.dtype)
         with self._training, self.backend.running(self.flops(len(x))):
-            ws = self._workspace(len(x), dropout=masks is not None).load(x, t, w)
+            ws = self._workspace(len(x), dropout=masks is not None).load(self.backend.narrow(x), t, w)
             if given is not None:
-                ws.mask[1:-1] = given
+                ws.mask[1:-1] = map(self.backend.narrow, given)
             self._forward(ws)
             self._backward(ws)
             ws.unload()
@@ -326,7 +333,7 @@ class Network:
             backend: "auto", "numpy", "cuda" or "cuda:N".
 
         Returns:
-            A new network; this one is as it was.
+            A new network; this one is as it was. Its precision is float32 where the backend has no other.
 
         Raises:
             InvalidValue: no such backend.
@@ -387,7 +394,8 @@ class Network:
     def _copy(self, backend: Any, dtype: str) -> Network:
         """Return the network with its parameters on a backend and of a type."""
         twin = Network.__new__(Network)
-        twin._build(dataclasses.replace(self.architecture, dtype=dtype), backend, self.precision)
+        precision = self.precision if self.precision in backend.precisions and dtype == self.dtype else "float32"
+        twin._build(dataclasses.replace(self.architecture, dtype=dtype), backend, precision)
         twin._set_parameters(self._host_parameters())
         twin.metadata = dict(self.metadata)
         return twin

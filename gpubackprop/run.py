@@ -48,7 +48,7 @@ class Run:
         seed: int | None,
     ) -> None:
         self.net, self.optimizer, self.batch_size = net, optimizer, batch_size
-        self.data = [x, y, w]
+        self.data = [net.backend.narrow(x), y, w]
         self.workspace = Workspace(net.architecture, net.backend, batch_size, dropout=net.architecture.dropout > 0)
         self.validation: Workspace | None = None
         self.kept, self.before = net.theta.copy(), net.theta.copy()
@@ -65,7 +65,9 @@ class Run:
         # Where nothing is recorded and nothing shuffled, a batch is a view of the data.
         self.gathers = self.shuffle or self.portion > 1
         self.slots = zeros((len(self.optimizer.slots), self.net.layout.size), dtype)
-        self.batch = [zeros((N, a.shape[1]), dtype) if self.gathers and a is not None else None for a in self.data]
+        self.batch = [
+            zeros((N, a.shape[1]), str(a.dtype)) if self.gathers and a is not None else None for a in self.data
+        ]
         self.rows = zeros(self.portion * N, "int64")
         self.hyper = zeros((self.portion, len(self.optimizer.scalar_names)), dtype)
         self.first: Any = zeros((), "int64")

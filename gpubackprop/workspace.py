@@ -65,6 +65,7 @@ class Workspace:
         self, architecture: Architecture, backend: Any, rows: int, *, training: bool = True, dropout: bool = False
     ) -> None:
         L, dtype, zeros = len(architecture.shapes), architecture.dtype, backend.zeros
+        stored = backend.storage(dtype)
         shapes = [(rows, n) for n in architecture.sizes]
         keeps_z = [False, *(row.needs_z for row in architecture.activations)]
         keeps_z[L] |= architecture.loss.fits(architecture.activations[-1])
@@ -72,11 +73,11 @@ class Workspace:
         self.rows, self.dropout = rows, dropout
         self._backend = backend
         self._share = 1.0 / (shapes[L][1] if architecture.loss.over_outputs == "mean" else 1)
-        self.a: Buffers = [None, *(zeros(shape, dtype) for shape in shapes[1:])]
-        self.z: Buffers = [zeros(shapes[l], dtype) if keeps_z[l] else self.a[l] for l in range(L + 1)]
-        self.mask: Buffers = [zeros(shapes[l], dtype) if dropped[l] else None for l in range(L + 1)]
-        self.h: Buffers = [zeros(shapes[l], dtype) if dropped[l] else self.a[l] for l in range(L + 1)]
-        self.delta: Buffers = [zeros(shapes[l], dtype) if l and (training or l == L) else None for l in range(L + 1)]
+        self.a: Buffers = [None, *(zeros(shape, stored) for shape in shapes[1:])]
+        self.z: Buffers = [zeros(shapes[l], stored) if keeps_z[l] else self.a[l] for l in range(L + 1)]
+        self.mask: Buffers = [zeros(shapes[l], stored) if dropped[l] else None for l in range(L + 1)]
+        self.h: Buffers = [zeros(shapes[l], stored) if dropped[l] else self.a[l] for l in range(L + 1)]
+        self.delta: Buffers = [zeros(shapes[l], stored) if l and (training or l == L) else None for l in range(L + 1)]
         self.weights = [zeros((rows, 1), dtype)]
         self.y: Any = None
         self.weight: Any = None
@@ -99,7 +100,7 @@ class Workspace:
         self.h[0] = self.y = None
 
     def load(self, x: Any, y: Any = None, w: Any = None) -> Workspace:
-        """Set a batch of at most N rows: examples (n, n_0), targets (n, n_L), and sample weights (n, 1) or None.
+        """Set a batch of at most N rows: examples (n, n_0) as stored, targets (n, n_L), sample weights (n, 1) or None.
 
         Returns:
             The workspace of n rows that holds the batch.

@@ -80,7 +80,7 @@ class HostLibrary:
         target = self._memory(D, D_layout)
 
         def multiply() -> None:
-            left, right = (_numbers(m.T if flags.get(f) else m) for m, f in ((a, 3), (b, 4)))
+            left, right = (_numbers(m.T if flags.get(f) else m, flags["compute"]) for m, f in ((a, 3), (b, 4)))
             product = left.astype("float64") @ right.astype("float64")
             target[...] = to_bfloat16(product) if out["dtype"] == "uint16" else product
             self.products.append(((left.shape[0], left.shape[1], right.shape[1]), algorithm.value))
@@ -95,8 +95,14 @@ class HostLibrary:
         return memory.reshape(cols, about["ld"]).T[:rows]
 
 
-def _numbers(matrix: np.ndarray) -> np.ndarray:
-    return from_bfloat16(matrix) if matrix.dtype == "uint16" else matrix
+def _numbers(matrix: np.ndarray, compute: int) -> np.ndarray:
+    """The numbers that a product is of: TF32 has 11 bits of the 24 of a float."""
+    if matrix.dtype == "uint16":
+        return from_bfloat16(matrix)
+    if compute != 77:
+        return matrix
+    bits = np.ascontiguousarray(matrix).view("uint32").astype("uint64")
+    return ((bits + 0xFFF + (bits >> 13 & 1)) >> 13 << 13).astype("uint32").view("float32")
 
 
 def library(statuses: dict[str, int] | None = None) -> Any:

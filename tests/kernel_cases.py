@@ -6,7 +6,7 @@ What an operation writes has to agree, what it only reads has to be left as it w
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,7 @@ class Case:
     terms: int = 1
     label: str = ""
     exact: bool = False  # no rounding but that of storing
+    reference: Callable[..., None] | None = None  # where NumPy's backend has no such operation
 
     def __str__(self) -> str:
         return f"{self.kernel}-{self.label}"
@@ -175,6 +176,21 @@ def gather(shape: tuple[int, int], source_rows: int) -> Case:
     return Case("gather", "gather", arguments, label=f"{shape}-of {source_rows}")
 
 
+def cast(shape: tuple[int, int], widens: bool) -> Case:
+    numbers = np.random.default_rng(7).normal(size=shape)
+    arguments = {
+        "wide": Given(_written(shape) if widens else numbers, stored=False),
+        "narrow": Given(numbers if widens else _written(shape)),
+        "widens": widens,
+    }
+    return Case("cast", "_cast", arguments, label=f"{shape}-{widens}", exact=True, reference=_cast)
+
+
+def _cast(wide: np.ndarray, narrow: np.ndarray, widens: bool) -> None:
+    source, target = (narrow, wide) if widens else (wide, narrow)
+    target[...] = source
+
+
 def draw_mask(shape: tuple[int, int], rate: float, first: int = 0, k: int = 0, layer: int = 1) -> Case:
     arguments = {
         "key": np.array([2**63 + 11, 2**64 - 3], "uint64"),
@@ -212,6 +228,7 @@ def shape_cases() -> Iterator[Case]:
         yield from (output(cross_entropy, softmax, shape), output(cross_entropy, softmax, shape, weights=True))
         yield from (output(mse, softmax, shape, weights=True), output(cross_entropy, softmax, shape, bias=False))
         yield from (penalty(shape), penalty(shape, gradient=False))
+        yield from (cast(shape, widens=False), cast(shape, widens=True))
         yield from (gather(shape, 1), gather(shape, 50), mean_weights(shape[0]))
         yield from (draw_mask(shape, 0.25), draw_mask(shape, 0.9, first=2**40, k=5, layer=7), draw_mask(shape, 0.0))
         n = -(-shape[0] * shape[1] // 16) * 16
@@ -306,7 +323,7 @@ def on_numpy(case: Case, storage: str) -> dict[str, np.ndarray]:
     arrays = {id(a): _numbers_of(_host(a, storage)).copy() for a in case.arguments.values() if isinstance(a, Given)}
     arguments = {name: arrays[id(a)] if isinstance(a, Given) else a for name, a in case.arguments.items()}
     with backend.running(0.0):
-        getattr(backend, case.operation)(**arguments)
+        (case.reference or getattr(backend, case.operation))(**arguments)
     return {name: arrays[id(a)] for name, a in case.arguments.items() if isinstance(a, Given)}
 
 

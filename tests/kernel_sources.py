@@ -19,6 +19,7 @@ PAIRS = [
 ]
 
 SOURCES: dict[str, Source] = {
+    "cast": sources.CAST,
     "gather": sources.GATHER,
     "softmax": sources.SOFTMAX,
     "dropout": sources.DROPOUT,

@@ -117,7 +117,9 @@ MUTANTS = [
     Mutant("penalty.cu", "xi[k] * xi[k]", "xi[k]"),
     Mutant("penalty.cu", "scale * total", "total"),
     Mutant("penalty.cu", "sums[blockIdx.x]", "sums[0]"),
-    # gather.cu, dropout.cu
+    # cast.cu, gather.cu, dropout.cu
+    Mutant("cast.cu", "if (widens)", "if (!widens)"),
+    Mutant("cast.cu", "store(narrow + i, v)", "store(narrow, v)"),
     Mutant("gather.cu", "x + order[row] * cols", "x + row * cols"),
     Mutant("gather.cu", "x + order[row] * cols", "x + order[0] * cols"),
     Mutant("dropout.cu", "round < 10", "round < 9"),

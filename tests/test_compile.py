@@ -39,6 +39,7 @@ WIDE = {
     "activate": Wide(loads=3, stores=3),  # z, b, mask; z, a, h
     "delta": Wide(loads=2, stores=2),  # delta, mask; delta, sums
     "dropout": Wide(loads=0, stores=1),
+    "cast": Wide(loads=1, stores=1),
     "gather": Wide(loads=1, stores=1),
     "output": Wide(loads=2, stores=2),  # y, z or a; delta, sums
     "output_rows": Wide(loads=0, stores=0),
@@ -49,6 +50,7 @@ WIDE = {
 }
 # Disassembling takes longer than compiling: one row of each kernel here, the others under the mark `slow`.
 DISASSEMBLED = {
+    "cast",
     "gather",
     "dropout",
     "penalty",

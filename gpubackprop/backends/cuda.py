@@ -15,7 +15,7 @@ from .graphs import Recording
 from .kernels import ROWS_A_THREAD, Kernels, vector
 from .numpy import NumpyBackend
 from .products import Products
-from .sources import DROPOUT, GATHER, PENALTY, SUM_ROWS
+from .sources import CAST, DROPOUT, GATHER, PENALTY, SUM_ROWS
 
 if TYPE_CHECKING:
     from ..activations import Activation
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 GRAPHS = "CUDA graphs, products by cuBLASLt"
+PRECISIONS = ("float32", "tf32", "bfloat16")
 PORTION = 64  # steps of a graph: its launch costs some ten microseconds, a step of a tiny net as many
 PORTION_FLOPS = 1e12  # of all steps of a graph, so that an interrupt waits for hundredths of a second
 
@@ -35,6 +36,8 @@ class CudaBackend(NumpyBackend):
         index: number of the device.
         xp: CuPy.
         products: what multiplies matrices, or why CuPy has to, whose products no graph can capture.
+        precision: of products of float32 arrays: "float32"; "tf32", with operands of 11 bits; or "bfloat16", with 8, in
+            which activations and deltas are stored then. Parameters, losses and sums are float32.
 
     Attributes:
         name: "cuda".
@@ -45,11 +48,13 @@ class CudaBackend(NumpyBackend):
 
     name = "cuda"
 
-    def __init__(self, index: int, xp: Any, products: Products | str) -> None:
-        self.index = index
+    def __init__(self, index: int, xp: Any, products: Products | str, precision: str = "float32") -> None:
+        self.index, self.precision = index, precision
         super().__init__(xp)
         self.kernels = Kernels(self.xp)
         self.products = None if isinstance(products, str) else products
+        self.precisions = PRECISIONS if self.products else PRECISIONS[:1]
+        self._others: dict[str, CudaBackend] = {precision: self}
         self.engine = GRAPHS if self.products else f"launches one by one, products by CuPy: {products}"
 
     @property
@@ -60,6 +65,7 @@ class CudaBackend(NumpyBackend):
         name = properties["name"].decode()
         return (
             f"CuPy {self.xp.__version__}, CUDA {version // 1000}.{version % 1000 // 10}, on {name} (cuda:{self.index})"
+            f"{'' if self.precision == 'float32' else f', products in {self.precision}'}"
         )
 
     def zeros(self, shape: int | tuple[int, ...], dtype: str) -> Any:
@@ -96,6 +102,38 @@ class CudaBackend(NumpyBackend):
         """Wait until the device has done everything asked for."""
         with self.running(0.0):
             self.xp.cuda.get_current_stream().synchronize()
+
+    def with_precision(self, precision: str) -> CudaBackend:
+        """Return the backend of the same device whose products have a precision; one object for each."""
+        if precision not in self._others:
+            assert self.products is not None
+            products = self.products.with_precision(precision)
+            other = self._others[precision] = type(self)(self.index, self.xp, products, precision)
+            other._others = self._others
+        return self._others[precision]
+
+    def storage(self, dtype: str) -> str:
+        """Return the type in which activations and deltas are stored: for bfloat16 its bits, in uint16."""
+        return "uint16" if self.precision == "bfloat16" else dtype
+
+    def narrow(self, x: Any, out: Any = None) -> Any:
+        """Return x in the type of storage, in `out` if that is given; x itself where it has that type already."""
+        if self.precision != "bfloat16":
+            return x
+        out = self.zeros(x.shape, "uint16") if out is None else out
+        self._cast(x, out, widens=False)
+        return out
+
+    def widen(self, a: Any, out: Any) -> None:
+        """out = a, from the type of storage."""
+        if self.precision == "bfloat16":
+            self._cast(out, a, widens=True)
+        else:
+            out[...] = a
+
+    def _cast(self, wide: Any, narrow: Any, widens: bool) -> None:
+        arguments = {"wide": wide, "narrow": narrow, "widens": widens, "n": narrow.size}
+        self.kernels.launch(CAST, self.kernels.over(narrow), narrow, arguments)
 
     def portion(self, flops: float) -> int:
         """Return how many steps a graph holds: up to 64, and no more than some hundredths of a second take."""

@@ -46,7 +46,7 @@ class NumpyBackend:
     name = "numpy"
     engine = "NumPy calls one by one"
     block = 16_384
-    precisions = ("float32",)
+    precisions: tuple[str, ...] = ("float32",)
 
     def __init__(self, xp: Any = numpy) -> None:
         self.xp = xp
@@ -108,6 +108,24 @@ class NumpyBackend:
 
     def synchronize(self) -> None:
         """Wait until everything asked for is done."""
+
+    # -- precision -----------------------------------------------------------------------------------------------
+
+    def with_precision(self, precision: str) -> NumpyBackend:
+        """Return the backend that multiplies with one of `precisions`."""
+        return self
+
+    def storage(self, dtype: str) -> str:
+        """Return the type in which activations and deltas are stored, where parameters have a type."""
+        return dtype
+
+    def narrow(self, x: Any, out: Any = None) -> Any:
+        """Return x in the type of storage, in `out` if that is given; x itself where it has that type already."""
+        return x
+
+    def widen(self, a: Any, out: Any) -> None:
+        """out = a, from the type of storage."""
+        out[...] = a
 
     # -- steps that are repeated ---------------------------------------------------------------------------------
 

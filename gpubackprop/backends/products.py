@@ -26,13 +26,18 @@ class Products:
     Args:
         xp: CuPy.
         library: cuBLASLt, open.
-        precision: of products of float32 arrays: "float32" or "tf32".
+        precision: of products of float32 arrays: "float32" or "tf32"; those of uint16 arrays, which hold the bits of
+            bfloat16, are summed in float32.
     """
 
     def __init__(self, xp: Any, library: Library, precision: str = "float32") -> None:
-        self._xp, self._library, self._precision = xp, library, precision
+        self._xp, self._library, self.precision = xp, library, precision
         self._chosen: dict[Kind, Chosen] = {}
         self._local = threading.local()  # threads work on streams of their own
+
+    def with_precision(self, precision: str) -> Products:
+        """Return the products of the same library with another precision."""
+        return Products(self._xp, self._library, precision)
 
     def __call__(self, A: Any, B: Any, out: Any) -> None:
         """Launch out = A B on the current stream.
@@ -52,7 +57,7 @@ class Products:
 
     def _kind(self, A: Any, B: Any, out: Any) -> Kind:
         dtype = str(A.dtype)
-        compute = {"float32": self._precision, "float64": "float64", "uint16": "bfloat16"}[dtype]
+        compute = {"float32": self.precision, "float64": "float64", "uint16": "bfloat16"}[dtype]
         return Kind(
             rows=A.shape[0],
             inner=A.shape[1],

@@ -52,7 +52,8 @@ class Parameter(NamedTuple):
 
 # -- one kernel for each row -------------------------------------------------------------------------------------------
 
-GATHER, SOFTMAX, DROPOUT, PENALTY, SUM_ROWS = map(Source, ("gather", "softmax", "dropout", "penalty", "sum_rows"))
+PLAIN = "cast", "dropout", "gather", "penalty", "softmax", "sum_rows"
+CAST, DROPOUT, GATHER, PENALTY, SOFTMAX, SUM_ROWS = map(Source, PLAIN)
 
 
 def activate(activation: Activation) -> Source:
