@@ -8,10 +8,9 @@ import functools
 import json
 import math
 import os
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy
 import safetensors
@@ -20,6 +19,7 @@ import safetensors.numpy
 from .activations import ACTIVATIONS, Activation
 from .architecture import Architecture
 from .errors import InvalidType, InvalidValue, ModelFileError
+from .files import path_of, replacing
 from .formula import Row
 from .losses import LOSSES, Loss
 
@@ -41,57 +41,6 @@ class Stored(NamedTuple):
     architecture: Architecture
     metadata: dict[str, str]
     blocks: Callable[[str], Iterator[tuple[slice, numpy.ndarray]]]
-
-
-def _path(path: Any) -> Path:
-    if not isinstance(path, (str, os.PathLike)):
-        raise InvalidType(f"path must be a string or a pathlib.Path, got {path!r} of type {type(path).__name__}")
-    if "\0" in os.fspath(path):
-        raise InvalidValue(f"path must not hold the character 0, got {os.fspath(path)!r}")
-    return Path(path)
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes the place of `path` once it is whole and on the disk.
-
-    Args:
-        path: of the file to write or replace.
-
-    Yields:
-        The file, open in binary mode.
-
-    Raises:
-        OSError: the folder cannot be written, or the disk is full; `path` is as it was.
-        InvalidType: the path is no path.
-        InvalidValue: the path names no file.
-    """
-    if not _path(path).name:
-        raise InvalidValue(f"path must be that of a file to write, got {os.fspath(path)!r}, which names no file")
-    target = Path(os.path.realpath(path))  # what a link points at is replaced, not the link
-    if target.exists() and not target.is_file() and not target.is_dir():
-        raise InvalidValue(f"path must be that of a file to write, got {os.fspath(path)!r}, a pipe or a device")
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")  # short: the name of the target may be of any length
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put a folder's new entry on the disk, where the system can."""
-    with contextlib.suppress(OSError):  # Windows opens no folders
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def write(path: str | os.PathLike[str], architecture: Architecture, metadata: Any, parameters: Sequence[Any]) -> None:
@@ -162,7 +111,7 @@ def reading(path: str | os.PathLike[str], rows: Sequence[Row] = ()) -> Iterator[
     if not isinstance(rows, (list, tuple)) or not all(isinstance(row, (Activation, Loss)) for row in rows):
         raise InvalidType(f"rows must be a sequence of objects of type Activation or Loss, got {rows!r}")
     _refuse_namesakes(rows)
-    place = _path(path)
+    place = path_of(path)
     with contextlib.ExitStack() as stack:
         with _refusing(place):
             _check_header(place)

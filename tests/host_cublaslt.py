@@ -14,6 +14,7 @@ import fake_cupy
 import numpy as np
 from kernel_cases import from_bfloat16, to_bfloat16
 
+from gpubackprop.backends.choices import Choices
 from gpubackprop.backends.cublaslt import Library
 from gpubackprop.backends.products import Products
 
@@ -114,5 +115,7 @@ def library(statuses: dict[str, int] | None = None) -> Any:
 
 
 def products(cupy: Any) -> Products:
-    """Return the products of the stand-in for CuPy."""
-    return Products(cupy, library())
+    """Return the products of the stand-in for CuPy, which choose anew each time."""
+    choices = Choices("none")
+    choices.get, choices.keep = lambda key: None, lambda key, value: None  # type: ignore[method-assign]
+    return Products(cupy, library(), choices)

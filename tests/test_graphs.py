@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import fake_cupy
@@ -14,8 +15,10 @@ from conftest import TOOLS
 
 import gpubackprop as gb
 from gpubackprop.backends import cuda, devices
+from gpubackprop.backends.choices import Choices
 from gpubackprop.backends.cublaslt import COMPUTE_TYPES, DATA_TYPES, Kind, Library, Plan
 from gpubackprop.backends.graphs import Recording
+from gpubackprop.backends.products import Products
 from gpubackprop.errors import CudaLibraryError
 
 RNG = np.random.default_rng(3)
@@ -202,6 +205,35 @@ def test_an_algorithm_is_chosen_once_for_a_kind(graphs: Any, monkeypatch: pytest
     assert len(asked) == 2
 
 
+def test_a_choice_is_kept_for_the_next_process(graphs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", str(tmp_path / "cache"))
+    matrices = [graphs.ones((4, 4), "float32") for _ in range(3)]
+    times = iter([1.0] * 5 + [0.9] * 5)
+    monkeypatch.setattr(graphs.cuda, "get_elapsed_time", lambda start, stop: next(times))
+    for _ in range(2):  # the second time nothing is measured
+        products = Products(graphs, host_cublaslt.library(), Choices("device"))
+        products(*matrices)
+        assert products._library._functions.products[-1][1] == b"\x01"
+    [file] = (tmp_path / "cache").iterdir()
+    for damaged in (b"", b"[1]", b'{"a": 1}', b"\xff", b'{"a": "b"}'):
+        file.write_bytes(damaged)
+        times = iter([1.0] * 10)
+        products = Products(graphs, host_cublaslt.library(), Choices("device"))
+        products(*matrices)
+        assert products._library._functions.products[-1][1] == b""
+        assert list(times) == []
+    assert '"a": "b"' in file.read_text(), "what others chose is kept"
+
+
+def test_a_choice_that_cannot_be_kept_is_made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", str(tmp_path / "file"))
+    choices = Choices("device")
+    choices.keep("a", "b")
+    assert choices.get("a") == "b"
+    assert Choices("device").get("a") is None
+
+
 @pytest.mark.parametrize(
     ("name", "status", "says"),
     [
@@ -214,7 +246,7 @@ def test_an_algorithm_is_chosen_once_for_a_kind(graphs: Any, monkeypatch: pytest
 def test_a_status_becomes_an_error_that_says_what_it_means(name: str, status: int, says: str, graphs: Any) -> None:
     with pytest.raises(CudaLibraryError, match=says):
         library = host_cublaslt.library({name: status})
-        products = host_cublaslt.Products(graphs, library)
+        products = host_cublaslt.Products(graphs, library, Choices("none"))
         products(*(graphs.ones((2, 2), "float32") for _ in range(3)))
 
 

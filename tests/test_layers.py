@@ -22,7 +22,7 @@ LAYERS = (
     ("inputs", "storage", "workspace"),
     ("architecture", "backends"),
     ROWS,
-    ("checks", "formula", "errors"),
+    ("checks", "files", "formula", "errors"),
 )
 AT_IMPORT = {"numpy", "safetensors"}  # the two dependencies; everything else waits until it is used
 CUPY = {"cupy", "cupyx", "cupy_backends"}

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from ..errors import BackendUnavailable
+from .choices import Choices
 from .cublaslt import Library
 from .cuda import CudaBackend
 from .products import Products
@@ -45,7 +46,9 @@ def _products(cupy: Any) -> Products | str:
         library.open()
     except Exception as error:  # of three packages: each is a reason
         return _first_line(error)
-    return Products(cupy, library)
+    device = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())["name"].decode()
+    name = "".join(letter if letter.isalnum() else "-" for letter in f"{device} cublaslt {library.version}")
+    return Products(cupy, library, Choices(name))
 
 
 @cache

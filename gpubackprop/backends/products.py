@@ -6,6 +6,7 @@ import threading
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from .choices import Choices
 from .cublaslt import WORKSPACE, Algorithm, Kind, Library, Plan
 
 CANDIDATES = 8  # algorithms that are timed for a kind of product
@@ -26,18 +27,19 @@ class Products:
     Args:
         xp: CuPy.
         library: cuBLASLt, open.
+        choices: the algorithms that were chosen before on such a device with this release of the library.
         precision: of products of float32 arrays: "float32" or "tf32"; those of uint16 arrays, which hold the bits of
             bfloat16, are summed in float32.
     """
 
-    def __init__(self, xp: Any, library: Library, precision: str = "float32") -> None:
-        self._xp, self._library, self.precision = xp, library, precision
+    def __init__(self, xp: Any, library: Library, choices: Choices, precision: str = "float32") -> None:
+        self._xp, self._library, self._choices, self.precision = xp, library, choices, precision
         self._chosen: dict[Kind, Chosen] = {}
         self._local = threading.local()  # threads work on streams of their own
 
     def with_precision(self, precision: str) -> Products:
         """Return the products of the same library with another precision."""
-        return Products(self._xp, self._library, precision)
+        return Products(self._xp, self._library, self._choices, precision)
 
     def __call__(self, A: Any, B: Any, out: Any) -> None:
         """Launch out = A B on the current stream.
@@ -83,12 +85,22 @@ class Products:
     # -- the choice ----------------------------------------------------------------------------------------------
 
     def _choose(self, kind: Kind, pointers: tuple[int, int, int]) -> Chosen:
-        """Return the plan of a kind and its algorithm: the library's first, unless another is clearly faster."""
+        """Return the plan of a kind and its algorithm: that chosen before, or the fastest of the library's proposals.
+
+        Another than the library's first is taken where it is clearly faster. Algorithms differ in the order of their
+        sums, so that a choice by the clock is kept: the next process gives the same bits.
+        """
         plan = Plan(self._library, kind)
         candidates = [Chosen(plan, algorithm) for algorithm in self._library.algorithms(plan, CANDIDATES)]
+        names, key = [candidate.algorithm.description.hex() for candidate in candidates], "-".join(map(str, kind))
+        before = self._choices.get(key)
+        if before in names:
+            return candidates[names.index(before)]
         times = [self._time(candidate, pointers) for candidate in candidates]
         fastest = min(range(len(times)), key=times.__getitem__)
-        return candidates[fastest if times[fastest] < MARGIN * times[0] else 0]
+        chosen = fastest if times[fastest] < MARGIN * times[0] else 0
+        self._choices.keep(key, names[chosen])
+        return candidates[chosen]
 
     def _time(self, candidate: Chosen, pointers: tuple[int, int, int]) -> float:
         """Return the least time of a product in milliseconds; its result is that of the product to come."""

@@ -13,8 +13,8 @@ from typing import Any, TextIO
 import numpy
 
 from ..errors import InvalidValue, ModelFileError
+from ..files import replacing
 from ..network import Network, load
-from ..storage import replacing
 from .datasets import NAMED, Dataset, to_predict
 from .figures import figures_of, shown
 

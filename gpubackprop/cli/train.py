@@ -18,11 +18,11 @@ import numpy
 
 from .. import backends
 from ..errors import DivergenceWarning, InterruptWarning, InvalidValue, MissingDependency
+from ..files import replacing
 from ..history import History
 from ..network import Network
 from ..optimizers import OPTIMIZERS, Optimizer
 from ..schedules import Cosine
-from ..storage import replacing
 from ..training import fit
 from .datasets import Dataset, to_train_on
 from .figures import figures_of, shown
