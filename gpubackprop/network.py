@@ -179,6 +179,7 @@ class Network:
             if l > 1:  # δ_{l-1} = (δ_l W_lᵀ) ⊙ σ'_{l-1}(z_{l-1})   (4),   ∂L/∂b_{l-1} = Σ_rows δ_{l-1}   (6)
                 sigma, db, W = self.activations[l - 2], gradients[l - 2][1], self._operands[l - 1]
                 backend.delta(sigma, delta[l], W, ws.mask[l - 1], ws.z[l - 1], ws.a[l - 1], delta[l - 1], db)
+        backend.join()
 
     def _output(self, ws: Workspace, db: Any) -> None:
         """Equation 3, and 6 where db is given: δ_L into ws.delta[L], ∂L/∂b_L, the loss into ws.value."""
@@ -191,6 +192,7 @@ class Network:
         if self.architecture.l2:
             for W, _ in self._parameters:
                 self.backend.penalty(self.architecture.l2, W, None, ws.value)
+            self.backend.join()
 
     # -- what users call -----------------------------------------------------------------------------------------
 

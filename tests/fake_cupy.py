@@ -11,6 +11,7 @@ import math
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,8 +30,9 @@ class State:
     current = 0
     free = 2**40
     copies = 0  # from a device to the host
-    captured: list[Callable[[], None]] | None = None  # what a stream is given while it is captured
+    captured: list[Node] | None = None  # what a stream is given while it is captured
     stream: Any = None  # the current one
+    order: Any = None
     device_count_error: Exception | None = None
     product_error: Exception | None = None
     kernel_error: Exception | None = None
@@ -89,12 +91,62 @@ class CompileException(Exception):
 # -- streams and graphs: what is enqueued is done at once, or by the graph that captured it ----------------------------
 
 
-def enqueue(work: Callable[[], None]) -> None:
-    """Do something on the device, in order."""
+class Unordered(Exception):
+    """Two streams go to the same memory, one of them to write, and nothing says which is first."""
+
+
+def enqueue(work: Callable[[], None], reads: Any = (), writes: Any = ()) -> None:
+    """Do something on the device, in order.
+
+    Args:
+        work: what to do.
+        reads: arrays that it reads.
+        writes: arrays that it writes, perhaps after reading them.
+    """
+    state.order.check(state.stream, reads, writes)
     if state.captured is None:
         work()
     else:
-        state.captured.append(work)
+        state.captured.append(Node(work, list(reads), list(writes)))
+
+
+@dataclass
+class Node:
+    """What a graph does at one place, and with which memory."""
+
+    work: Callable[[], None]
+    reads: list[Any]
+    writes: list[Any]
+
+
+class Order:
+    """What happened before what: every stream has a clock, and knows those of others up to the events it waited for."""
+
+    def __init__(self) -> None:
+        self.clocks: dict[int, dict[int, int]] = {}
+        # The last access of each kind: of what memory, from start to end, on which stream, to write or not, and when.
+        self.accesses: dict[tuple[int, int, int, bool], int] = {}
+
+    def clock(self, stream: int) -> dict[int, int]:
+        return self.clocks.setdefault(stream, {stream: 0})
+
+    def check(self, stream: Stream, reads: Any, writes: Any) -> None:
+        clock = self.clock(stream.ptr)
+        clock[stream.ptr] += 1
+        others = [access for access, time in self.accesses.items() if clock.get(access[2], 0) < time]
+        for arrays, writing in ((reads, False), (writes, True)):
+            for array in arrays:
+                low = array.ctypes.data
+                high = low + array.nbytes
+                for start, end, other, wrote in others:
+                    if low < end and start < high and (writing or wrote):
+                        raise Unordered(f"streams {other} and {stream.ptr} go to the same memory, in no order")
+                self.accesses[low, high, stream.ptr, writing] = clock[stream.ptr]
+
+    def wait(self, stream: Stream, known: dict[int, int]) -> None:
+        clock = self.clock(stream.ptr)
+        for other, time in known.items():
+            clock[other] = max(clock.get(other, 0), time)
 
 
 def _not_while_captured(what: str) -> None:
@@ -105,8 +157,11 @@ def _not_while_captured(what: str) -> None:
 class Stream:
     """A stream; the default one, whose pointer is 0, cannot be captured."""
 
+    made = 0
+
     def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
-        self.ptr = 0 if null else 4096
+        Stream.made += 1
+        self.ptr = 0 if null else 4096 * Stream.made
 
     def __enter__(self) -> Stream:
         self._previous, state.stream = state.stream, self
@@ -118,16 +173,23 @@ class Stream:
     def synchronize(self) -> None:
         _not_while_captured("the host waited")
 
+    def wait_event(self, event: Event) -> None:
+        state.order.wait(self, event.known)
+
     def begin_capture(self, mode: int | None = None) -> None:
         if not self.ptr:
             raise RuntimeError("cannot capture on the default (legacy) stream")
         assert state.captured is None
-        state.captured = []
+        state.captured, self._outside, state.order = [], state.order, Order()
 
     def end_capture(self) -> Graph:
         assert state.captured is not None
-        graph, state.captured = Graph(state.captured), None
-        return graph
+        known, nodes = state.order.clock(self.ptr), state.captured
+        unjoined = [s for s, clock in state.order.clocks.items() if clock[s] > known.get(s, 0)]
+        state.captured, state.order = None, self._outside
+        if unjoined:
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnjoined: unjoined work")
+        return Graph(nodes)
 
 
 class Graph:
@@ -135,27 +197,34 @@ class Graph:
 
     launches = 0
 
-    def __init__(self, nodes: list[Callable[[], None]]) -> None:
+    def __init__(self, nodes: list[Node]) -> None:
         self.nodes = nodes
 
     def launch(self, stream: Any = None) -> None:
         _not_while_captured("a graph was launched")
         Graph.launches += 1
         for node in self.nodes:
-            node()
+            state.order.check(state.stream, node.reads, node.writes)
+            node.work()
 
 
 class Event:
     """A mark in a stream; between two of them a millisecond passes."""
 
+    def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
+        self.disable_timing = disable_timing
+
     def record(self, stream: Any = None) -> None:
-        _not_while_captured("an event with time was recorded")
+        if not self.disable_timing:
+            _not_while_captured("an event with time was recorded")
+        self.known = dict(state.order.clock((stream or state.stream).ptr))
 
     def synchronize(self) -> None:
         _not_while_captured("the host waited")
 
 
 state.stream = State.stream = Stream(null=True)
+state.order = Order()
 cuda = SimpleNamespace(
     Device=Device,
     Stream=Stream,
@@ -207,6 +276,7 @@ class ndarray:  # noqa: N801
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
         _not_while_captured("an array was copied to the host")
+        state.order.check(state.stream, [self._host], [])
         state.copies += 1
         return self._host.copy()
 
@@ -253,7 +323,7 @@ class ndarray:  # noqa: N801
         if isinstance(value, np.ndarray) and value.shape:
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         source = _operand(value)
-        enqueue(lambda: target.__setitem__(..., source))
+        enqueue(lambda: target.__setitem__(..., source), [source] if isinstance(source, np.ndarray) else [], [target])
 
     def __float__(self) -> float:
         return float(self.get())
@@ -352,7 +422,8 @@ class ufunc:  # noqa: N801
         if out is None:
             return _allocated(self._function(*operands, dtype=dtype))
         target = _mine(out, "out")
-        enqueue(lambda: self._function(*operands, out=target, dtype=dtype, casting=casting))
+        arrays = [operand for operand in operands if isinstance(operand, np.ndarray)]
+        enqueue(lambda: self._function(*operands, out=target, dtype=dtype, casting=casting), arrays, [target])
         return out
 
 
@@ -503,7 +574,10 @@ class RawModule:
 
         def launch(grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
             values = [_mine(value) if isinstance(value, ndarray) else value for value in args]
-            enqueue(lambda: host_cuda.launch(entry, grid, block, values))
+            constant = host_cuda.constant_parameters(self._code)
+            arrays = [(v, c) for v, c in zip(values, constant, strict=True) if isinstance(v, np.ndarray)]
+            reads, writes = ([v for v, c in arrays if c is wanted] for wanted in (True, False))
+            enqueue(lambda: host_cuda.launch(entry, grid, block, values), reads, writes)
 
         return launch
 
@@ -528,16 +602,7 @@ def install(monkeypatch: Any, **machine: Any) -> types.ModuleType:
     for name, value in (("cupy", made), ("cupyx", cupyx), ("cupyx.scipy", scipy), ("cupyx.scipy.special", special)):
         monkeypatch.setitem(sys.modules, name, value)
     monkeypatch.setattr(kernels, "THREADS", 64)  # two warps: CPUs have few cores
-    for name in (
-        "devices",
-        "current",
-        "free",
-        "copies",
-        "captured",
-        "stream",
-        "device_count_error",
-        "product_error",
-        "kernel_error",
-    ):
+    monkeypatch.setattr(state, "order", Order())
+    for name in ("devices", "current", "free", "copies", "captured", "stream", *ERRORS):
         monkeypatch.setattr(state, name, machine.get(name, getattr(State, name)))
     return made

@@ -86,7 +86,8 @@ class HostLibrary:
             target[...] = to_bfloat16(product) if out["dtype"] == "uint16" else product
             self.products.append(((left.shape[0], left.shape[1], right.shape[1]), algorithm.value))
 
-        fake_cupy.enqueue(multiply)
+        scratch = np.frombuffer((ctypes.c_char * size.value).from_address(workspace.value), "uint8")
+        fake_cupy.enqueue(multiply, [a, b], [target, scratch])
 
     def _memory(self, pointer: Any, layout: Any) -> np.ndarray:
         about = self.objects[layout.value]

@@ -75,6 +75,14 @@ def text_of(code: str, name: str) -> str:
 
 
 @functools.cache
+def constant_parameters(code: str) -> list[bool]:
+    """Return of each parameter of a kernel whether it points at what is only read."""
+    signature = sources._SIGNATURE.search(code)
+    assert signature
+    return ["const " in declaration for declaration in signature[2].split(",")]
+
+
+@functools.cache
 def compiled(code: str, name: str) -> Any:
     """Return the entry of a kernel compiled for the CPU."""
     _machine()

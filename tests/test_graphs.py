@@ -17,7 +17,7 @@ import gpubackprop as gb
 from gpubackprop.backends import cuda, devices
 from gpubackprop.backends.choices import Choices
 from gpubackprop.backends.cublaslt import COMPUTE_TYPES, DATA_TYPES, Kind, Library, Plan
-from gpubackprop.backends.graphs import Recording
+from gpubackprop.backends.graphs import Beside, Recording
 from gpubackprop.backends.products import Products
 from gpubackprop.errors import CudaLibraryError
 
@@ -107,13 +107,60 @@ def test_the_learning_rate_of_a_replay_is_that_of_its_step(graphs: Any) -> None:
 
 
 def test_scratch_memory_of_a_graph_outlives_a_larger_one(graphs: Any) -> None:
-    """Validation on more rows than a batch has takes larger scratch between replays; the graph keeps its own."""
-    many = np.tile(X, (12, 1)), np.tile(Y, (12, 1))
-    thetas = []
-    for one_by_one in (True, False):
-        net, _ = _trained(one_by_one, {"dtype": "float64"}, validation_data=many, batch_size=50)
-        thetas.append(net.theta.get().tobytes())
-    assert thetas[0] == thetas[1]
+    """What takes more scratch between replays gets another block; the graph keeps that which it goes to."""
+    backend = gb.Network([2, 1], backend="cuda").backend
+    like, out = graphs.ones(3), graphs.zeros(3)
+
+    def work() -> None:
+        scratch = backend._temporary("sums", like, (3,))
+        graphs.add(like, 1.0, out=scratch)
+        graphs.add(scratch, 1.0, out=out)
+
+    recording = backend.record(work)
+    recording()
+    recording()
+    [block] = [block for block in recording._kept if block.size == 3]
+    assert backend._temporary("sums", like, (300,)).data.ptr != block.data.ptr
+    out[...] = 0.0
+    recording()
+    np.testing.assert_array_equal(out.get(), 3.0)
+
+
+def test_weight_gradients_run_beside_the_deltas(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in knows what is ordered before what: without the join, two streams go to the same memory in no order."""
+    _trained(net={"l2": 0.1})
+    monkeypatch.setattr(Beside, "join", lambda self: None)
+    with pytest.raises(fake_cupy.Unordered):
+        _trained(net={"l2": 0.1})
+
+
+def test_what_runs_beside_has_scratch_memory_of_its_own(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = cuda.CudaBackend._temporary
+    shared = {"squares": "sums"}
+    monkeypatch.setattr(
+        cuda.CudaBackend,
+        "_temporary",
+        lambda self, name, like, shape: temporary(self, shared.get(name, name), like, shape),
+    )
+    with pytest.raises(fake_cupy.Unordered):
+        _trained(net={"l2": 0.1}, batch_size=103)
+
+
+def test_products_that_run_beside_each_other_have_workspaces_of_their_own(graphs: Any, monkeypatch: Any) -> None:
+    workspace = Products._workspace
+    monkeypatch.setattr(Products, "_workspace", lambda self, beside: workspace(self, False))
+    with pytest.raises(fake_cupy.Unordered):
+        _trained()
+
+
+def test_work_that_is_not_joined_is_no_graph(graphs: Any) -> None:
+    first, beside = graphs.cuda.Stream(non_blocking=True), Beside(graphs)
+    with first:
+        first.begin_capture()
+        with beside.work():
+            fake_cupy.enqueue(lambda: None)
+        with pytest.raises(fake_cupy.CUDARuntimeError, match="Unjoined"):
+            first.end_capture()
 
 
 def test_an_interrupt_is_heard_between_portions(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import numpy
 
 from ..errors import OutOfMemory
 from . import sources
-from .graphs import Recording
+from .graphs import Beside, Recording
 from .kernels import ROWS_A_THREAD, Kernels, vector
 from .numpy import NumpyBackend
 from .products import Products
@@ -54,6 +54,7 @@ class CudaBackend(NumpyBackend):
         self.kernels = Kernels(self.xp)
         self.products = None if isinstance(products, str) else products
         self.precisions = PRECISIONS if self.products else PRECISIONS[:1]
+        self._beside = Beside(xp)
         self._others: dict[str, CudaBackend] = {precision: self}
         self.engine = GRAPHS if self.products else f"launches one by one, products by CuPy: {products}"
 
@@ -228,15 +229,25 @@ class CudaBackend(NumpyBackend):
         if strips > 1:
             self._sum_rows(sums, db)
 
+    def weight_gradient(self, h: Any, delta: Any, dW: Any) -> None:
+        """(5) ∂L/∂W = hᵀ δ, beside the chain of the deltas, which does not need it."""
+        with self._beside.work() if self.products else contextlib.nullcontext():
+            self._product(h.T, delta, dW)
+
+    def join(self) -> None:
+        """Order what follows on the current stream after what runs beside it."""
+        self._beside.join()
+
     def penalty(self, l2: float, W: Any, dW: Any, value: Any) -> None:
         """Add the penalty λ/2 Σ W² to the loss, and its derivative λ W to ∂L/∂W; see `NumpyBackend.penalty`."""
-        self._sum_rows(self._squares(W, dW, l2, 0.5 * l2), value, add=True)
+        with self._beside.work() if self.products else contextlib.nullcontext():  # after ∂L/∂W
+            self._sum_rows(self._squares(W, dW, l2, 0.5 * l2), value, add=True)
 
     def update(self, optimizer: Optimizer, hyper: Any, theta: Any, gradient: Any, slots: Any) -> None:
         """(7, 8) θ ← step(θ, ∂L/∂θ), in one launch; see `NumpyBackend.update`."""
         squares = None
         if optimizer.clip_norm is not None:
-            squares = self._temporary("squares", theta, ())
+            squares = self._temporary("norm", theta, ())
             self._sum_rows(self._squares(gradient, None, 0.0, 1.0), squares)
         arguments = {"theta": theta, "g": gradient, "slots": slots, "h": hyper, "squares": squares, "n": theta.size}
         self.kernels.launch(sources.update(optimizer), self.kernels.over(theta), theta, arguments)
@@ -248,12 +259,12 @@ class CudaBackend(NumpyBackend):
         if self.products is None:
             super()._product(A, B, out)
         else:
-            self.products(A, B, out)
+            self.products(A, B, out, self._beside.inside)
 
     def _squares(self, x: Any, g: Any, l2: float, scale: float) -> Any:
         """Return scale Σ x² in parts (blocks, 1), for `_sum_rows`; g += λ x where g is given."""
         shape = self.kernels.over(x, ROWS_A_THREAD)
-        sums = self._temporary("sums", x, (shape[0][0], 1))
+        sums = self._temporary("squares", x, (shape[0][0], 1))  # apart from "sums", which `delta` uses meanwhile
         arguments = {"x": x, "g": g, "lambda": l2, "scale": scale, "sums": sums, "n": x.size}
         self.kernels.launch(PENALTY, shape, x, arguments)
         return sums

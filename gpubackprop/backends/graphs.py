@@ -2,8 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
+
+
+class Beside(threading.local):
+    """A second stream of each thread, for work that runs beside what is enqueued on the current one.
+
+    Args:
+        xp: CuPy.
+
+    Attributes:
+        inside: True within `work`.
+    """
+
+    def __init__(self, xp: Any) -> None:
+        self._xp = xp
+        self._stream: Any = None
+        self._busy = self.inside = False
+
+    @contextlib.contextmanager
+    def work(self) -> Iterator[None]:
+        """Enqueue on the second stream, after all that the current one has been given so far."""
+        if self._stream is None:
+            self._stream = self._xp.cuda.Stream(non_blocking=True)
+        self._order(self._xp.cuda.get_current_stream(), self._stream)
+        self._busy = self.inside = True
+        try:
+            with self._stream:
+                yield
+        finally:
+            self.inside = False
+
+    def join(self) -> None:
+        """Order what the current stream is given from now on after the work so far."""
+        if self._busy:
+            self._order(self._stream, self._xp.cuda.get_current_stream())
+            self._busy = False
+
+    def _order(self, first: Any, then: Any) -> None:
+        event = self._xp.cuda.Event(disable_timing=True)
+        event.record(first)
+        then.wait_event(event)
 
 
 class Recording:
@@ -41,7 +83,10 @@ class Recording:
             stream.begin_capture()
             try:
                 self._work()
-            finally:
-                graph = stream.end_capture()
+            except BaseException:
+                with contextlib.suppress(Exception):  # whatever it says of the work that broke off
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
         self._kept = self._scratch()
         return graph

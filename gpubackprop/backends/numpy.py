@@ -278,6 +278,9 @@ class NumpyBackend:
         """(5) ∂L/∂W = hᵀ δ; h (N, m), δ (N, n), dW (m, n) out."""
         self._product(h.T, delta, dW)
 
+    def join(self) -> None:
+        """Order what follows after all of `weight_gradient` and `penalty`, which a device runs beside `delta`."""
+
     def penalty(self, l2: float, W: Any, dW: Any, value: Any) -> None:
         """Add the penalty λ/2 Σ W² to the loss, and its derivative λ W to ∂L/∂W.
 

@@ -41,21 +41,23 @@ class Products:
         """Return the products of the same library with another precision."""
         return Products(self._xp, self._library, self._choices, precision)
 
-    def __call__(self, A: Any, B: Any, out: Any) -> None:
+    def __call__(self, A: Any, B: Any, out: Any, beside: bool = False) -> None:
         """Launch out = A B on the current stream.
 
         Args:
             A: (i, j), its rows one behind the other, or its columns.
             B: (j, k), likewise.
             out: (i, k), written; its rows one behind the other.
+            beside: whether other products of this thread may run at the same time, on its other stream.
 
         Raises:
             CudaLibraryError: the library cannot compute it.
         """
         kind, pointers = self._kind(A, B, out), (A.data.ptr, B.data.ptr, out.data.ptr)
+        workspace = self._workspace(beside)
         if kind not in self._chosen:
-            self._chosen[kind] = self._choose(kind, pointers)
-        self._launch(self._chosen[kind], pointers)
+            self._chosen[kind] = self._choose(kind, pointers, workspace)
+        self._launch(self._chosen[kind], pointers, workspace)
 
     def _kind(self, A: Any, B: Any, out: Any) -> Kind:
         dtype = str(A.dtype)
@@ -71,20 +73,20 @@ class Products:
             alignments=(_alignment(A), _alignment(B), _alignment(out)),
         )
 
-    def _launch(self, chosen: Chosen, pointers: tuple[int, int, int]) -> None:
+    def _launch(self, chosen: Chosen, pointers: tuple[int, int, int], workspace: int) -> None:
         stream = self._xp.cuda.get_current_stream().ptr
-        self._library.multiply(chosen.plan, chosen.algorithm, pointers, self._workspace.data.ptr, stream)
+        self._library.multiply(chosen.plan, chosen.algorithm, pointers, workspace, stream)
 
-    @property
-    def _workspace(self) -> Any:
-        """Memory that a product may use while it runs; those of one thread run one after another."""
-        if not hasattr(self._local, "workspace"):
-            self._local.workspace = self._xp.empty(WORKSPACE, "uint8")
-        return self._local.workspace
+    def _workspace(self, beside: bool) -> int:
+        """Return a pointer to memory that a product may use while it runs: one for each stream of each thread."""
+        name = f"beside_{beside}"
+        if not hasattr(self._local, name):
+            setattr(self._local, name, self._xp.empty(WORKSPACE, "uint8"))
+        return int(getattr(self._local, name).data.ptr)
 
     # -- the choice ----------------------------------------------------------------------------------------------
 
-    def _choose(self, kind: Kind, pointers: tuple[int, int, int]) -> Chosen:
+    def _choose(self, kind: Kind, pointers: tuple[int, int, int], workspace: int) -> Chosen:
         """Return the plan of a kind and its algorithm: that chosen before, or the fastest of the library's proposals.
 
         Another than the library's first is taken where it is clearly faster. Algorithms differ in the order of their
@@ -96,19 +98,19 @@ class Products:
         before = self._choices.get(key)
         if before in names:
             return candidates[names.index(before)]
-        times = [self._time(candidate, pointers) for candidate in candidates]
+        times = [self._time(candidate, pointers, workspace) for candidate in candidates]
         fastest = min(range(len(times)), key=times.__getitem__)
         chosen = fastest if times[fastest] < MARGIN * times[0] else 0
         self._choices.keep(key, names[chosen])
         return candidates[chosen]
 
-    def _time(self, candidate: Chosen, pointers: tuple[int, int, int]) -> float:
+    def _time(self, candidate: Chosen, pointers: tuple[int, int, int], workspace: int) -> float:
         """Return the least time of a product in milliseconds; its result is that of the product to come."""
-        self._launch(candidate, pointers)
+        self._launch(candidate, pointers, workspace)
         events = [self._xp.cuda.Event() for _ in range(ROUNDS + 1)]
         for event in events[:-1]:
             event.record()
-            self._launch(candidate, pointers)
+            self._launch(candidate, pointers, workspace)
         events[-1].record()
         events[-1].synchronize()
         elapsed = self._xp.cuda.get_elapsed_time
