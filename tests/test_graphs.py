@@ -127,7 +127,7 @@ def test_scratch_memory_of_a_graph_outlives_a_larger_one(graphs: Any) -> None:
 
 
 def test_weight_gradients_run_beside_the_deltas(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stand-in knows what is ordered before what: without the join, two streams go to the same memory in no order."""
+    """The stand-in knows what is ordered before what: without the join, two streams share memory in no order."""
     _trained(net={"l2": 0.1})
     monkeypatch.setattr(Beside, "join", lambda self: None)
     with pytest.raises(fake_cupy.Unordered):
@@ -136,12 +136,11 @@ def test_weight_gradients_run_beside_the_deltas(graphs: Any, monkeypatch: pytest
 
 def test_what_runs_beside_has_scratch_memory_of_its_own(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     temporary = cuda.CudaBackend._temporary
-    shared = {"squares": "sums"}
-    monkeypatch.setattr(
-        cuda.CudaBackend,
-        "_temporary",
-        lambda self, name, like, shape: temporary(self, shared.get(name, name), like, shape),
-    )
+
+    def shared(self: Any, name: str, like: Any, shape: Any) -> Any:
+        return temporary(self, name.replace("squares", "sums"), like, shape)
+
+    monkeypatch.setattr(cuda.CudaBackend, "_temporary", shared)
     with pytest.raises(fake_cupy.Unordered):
         _trained(net={"l2": 0.1}, batch_size=103)
 
