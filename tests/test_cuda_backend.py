@@ -249,13 +249,33 @@ def test_reruns_give_the_same_bits() -> None:
     assert len(thetas) == 1
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize("options", [{}, {"l2": 1e-3, "dropout": 0.2}], ids=str)
+def test_replayed_steps_give_the_bits_of_launched_ones(options: dict[str, Any], precision: str) -> None:
+    rng, thetas = np.random.default_rng(0), []
+    x, y = rng.normal(size=(1000, 64)), rng.integers(0, 10, 1000)
+    for records in (False, True):
+        net = gb.Network(
+            [64, 128, 96, 10], activation="gelu", output_activation="softmax", loss="cross_entropy", backend="cuda",
+            precision=precision, **options,
+        )  # fmt: skip
+        assert net.backend.engine.startswith("CUDA graphs"), net.backend.engine
+        with pytest.MonkeyPatch.context() as patch:
+            if not records:
+                patch.setattr(net.backend, "record", lambda work: work)
+            gb.fit(net, x, y, optimizer="adam", epochs=4, batch_size=64, tol=None)
+        thetas.append(net.theta.get().tobytes())
+    assert thetas[0] == thetas[1]
+
+
 def _run_of_steps(rows: int, **arguments: Any) -> Any:
     """A training run on a device and the function that takes one of its steps."""
     net = gb.Network([64, 128, 10], activation="tanh", backend="cuda", dropout=0.1, l2=1e-3, **arguments)
     batch = net._batch(np.zeros((rows, 64)), np.zeros((rows, 10)), None)
     run = Run(net, *batch, OPTIMIZERS["adam"](1e-3, clip_norm=1.0), rows, True, 0)
-    order, [hyper] = net.backend.asarray(run.order, "int64"), run.hyper(1)
-    return net, lambda: run.step(order, 0, rows, hyper)
+    run.rows[:rows] = net.backend.asarray(run.order, "int64")
+    return net, lambda: run.step(0, rows)
 
 
 @pytest.mark.gpu
