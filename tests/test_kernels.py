@@ -139,9 +139,12 @@ def test_a_kernel_is_compiled_once(backend: CudaBackend, monkeypatch: pytest.Mon
 
 def test_every_operation_with_a_kernel_is_here() -> None:
     own = {name for name, value in vars(CudaBackend).items() if callable(value) and name in vars(NumpyBackend)}
-    memory = {"zeros", "asarray", "to_numpy", "running", "synchronize", "put", "record", "portion"}
-    precision = {"with_precision", "storage", "narrow", "widen"}
-    operations = {name for name in own - memory - precision if name[0] != "_"}
+    others = {
+        *("zeros", "asarray", "to_numpy", "running", "synchronize"),  # memory
+        *("with_precision", "storage", "narrow", "widen"),  # types, by the kernel of `_cast`
+        *("put", "record", "portion", "join", "weight_gradient"),  # recordings; a product alone
+    }
+    operations = {name for name in own - others if name[0] != "_"}
     assert {case.operation for case in SHAPE_CASES} == operations | {"mean_weights", "_cast"}
     files = {path.stem for path in sources.KERNELS.glob("*.cu")}
     assert {case.kernel for case in SHAPE_CASES} | {"sum_rows"} == files
@@ -151,4 +154,4 @@ def test_operations_have_the_signatures_of_the_reference() -> None:
     for name, operation in vars(CudaBackend).items():
         reference = getattr(NumpyBackend, name, None)
         if inspect.isfunction(operation) and reference and name != "__init__":
-            assert inspect.signature(operation) == inspect.signature(reference), name
+            assert inspect.signature(operation).parameters == inspect.signature(reference).parameters, name
