@@ -77,6 +77,7 @@ def _device_properties(device: int) -> dict[str, Any]:
 
 
 runtime = SimpleNamespace(
+    getDevice=lambda: state.current,
     getDeviceCount=_device_count,
     getDeviceProperties=_device_properties,
     memGetInfo=lambda: (state.free, 2**40),

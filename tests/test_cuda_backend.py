@@ -213,6 +213,22 @@ def test_ten_epochs_end_where_the_cpu_ends(activation: str, dtype: str, within: 
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("library", ["cupy", "torch"])
+def test_arrays_of_the_device_stay_there(library: str) -> None:
+    """Without a copy on the way in; what is returned is of the library that was given, on the device."""
+    module = pytest.importorskip(library)
+    net = gb.Network([5, 8, 3], backend="cuda")
+    x = module.ones((7, 5), dtype=module.float32, **({"device": "cuda"} if library == "torch" else {}))
+    pointer = x.data.ptr if library == "cupy" else x.data_ptr()
+    assert net.backend.asarray(x, "float32").data.ptr == pointer
+    result = net.predict(x, batch_size=3)
+    assert type(result) is type(x)
+    assert "cuda" in str(result.device).lower()
+    again = importlib.import_module("cupy").from_dlpack(result)
+    assert again.data.ptr == (result.data.ptr if library == "cupy" else result.data_ptr())
+
+
+@pytest.mark.gpu
 def test_a_network_that_no_gpu_holds() -> None:
     with pytest.raises(OutOfMemory, match="bytes free"):
         gb.Network([2**20, 2**20], backend="cuda")

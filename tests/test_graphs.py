@@ -213,6 +213,25 @@ def test_the_engine_is_said(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     assert fake_cupy.Graph.launches == 0
 
 
+def test_cublaslt_is_taken_where_a_recorded_product_is_right(
+    graphs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.undo()
+    cupy = fake_cupy.install(monkeypatch)
+    monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", str(tmp_path))
+    _forget()
+    monkeypatch.setattr(devices, "_library", host_cublaslt.library)
+    assert isinstance(devices._products(cupy), Products)
+    assert [path.name for path in tmp_path.iterdir()] == ["Stand-in-GPU-cublaslt-130100.json"]
+    library = host_cublaslt.library({"cublasLtMatmul": 13})
+    monkeypatch.setattr(devices, "_library", lambda: library)
+    assert "EXECUTION_FAILED" in str(devices._products(cupy))
+    monkeypatch.setattr(fake_cupy.Graph, "launch", lambda self, stream=None: None)
+    monkeypatch.setattr(devices, "_library", host_cublaslt.library)
+    assert devices._products(cupy) == "a replayed product of matrices of ones came out wrong"
+    assert gb.Network([2, 1], backend="cuda").backend.engine.endswith("came out wrong")
+
+
 def test_large_networks_have_short_portions(graphs: Any) -> None:
     backend = gb.Network([2, 1], backend="cuda").backend
     assert [backend.portion(flops) for flops in (1.0, 2.5e11, 5e11, 1e12, 1e15)] == [4, 4, 2, 1, 1]

@@ -11,6 +11,7 @@ from ..errors import BackendUnavailable
 from .choices import Choices
 from .cublaslt import Library
 from .cuda import CudaBackend
+from .graphs import Recording
 from .products import Products
 
 
@@ -41,14 +42,33 @@ def _backend(index: int) -> CudaBackend:
 def _products(cupy: Any) -> Products | str:
     """Return what multiplies matrices on the current device by cuBLASLt, or why it cannot be had."""
     try:
-        pathfinder = importlib.import_module("cuda.pathfinder")  # which CuPy depends on
-        library = Library(pathfinder.load_nvidia_dynamic_lib("cublasLt").abs_path)
-        library.open()
-    except Exception as error:  # of three packages: each is a reason
+        library = _library()
+        device = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())["name"].decode()
+        name = "".join(letter if letter.isalnum() else "-" for letter in f"{device} cublaslt {library.version}")
+        products = Products(cupy, library, Choices(name))
+        _probe_recording(cupy, products)
+    except Exception as error:  # of three packages and of the device: each is a reason
         return _first_line(error)
-    device = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())["name"].decode()
-    name = "".join(letter if letter.isalnum() else "-" for letter in f"{device} cublaslt {library.version}")
-    return Products(cupy, library, Choices(name))
+    return products
+
+
+def _library() -> Library:
+    """Return cuBLASLt, open on the current device."""
+    pathfinder = importlib.import_module("cuda.pathfinder")  # which CuPy depends on
+    library = Library(pathfinder.load_nvidia_dynamic_lib("cublasLt").abs_path)
+    library.open()
+    return library
+
+
+def _probe_recording(cupy: Any, products: Products) -> None:
+    """Launch a product, and replay it from a graph."""
+    x, out = cupy.ones((4, 4), "float32"), cupy.zeros((4, 4), "float32")
+    record = Recording(cupy, lambda: products(x, x, out), list)
+    for kind in ("launched", "replayed"):
+        out[...] = 0.0
+        record()
+        if float(out.sum()) != 64.0:
+            raise ArithmeticError(f"a {kind} product of matrices of ones came out wrong")
 
 
 @cache
