@@ -44,7 +44,7 @@ test-long: check $(TEST_READY)
 
 # Every fault planted in the kernels; "test" tries a third of them.
 mutate: $(TEST_READY)
-	$(PYTEST) -m "" tests/test_mutations.py
+	$(PYTEST) -m "" tests/test_mutations.py tests/test_sanitizers.py
 
 clean:
 	rm -rf $(DEMO) $(TEST) build dist

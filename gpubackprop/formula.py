@@ -279,7 +279,8 @@ def cuda_function(name: str, source: Trace, arguments: Sequence[str], overwrites
     Args:
         name: name of the function.
         source: the trace.
-        arguments: names of all its arguments, in order, used or not.
+        arguments: names of all its arguments, in order, used or not; in the text each ends in _, so that it is no
+            word of C++ and none of the function's own.
         overwrites: the arguments that receive the outputs, in order; they are passed by reference. Without any, the
             function returns its one output.
 
@@ -290,7 +291,7 @@ def cuda_function(name: str, source: Trace, arguments: Sequence[str], overwrites
     terms: list[str] = []
     for position, (operation, operands) in enumerate(source.values):
         if operation in ("input", "number"):
-            terms.append(operands[0] if operation == "input" else f"T({operands[0]!r})")
+            terms.append(f"{operands[0]}_" if operation == "input" else f"T({operands[0]!r})")
         else:
             kind = "bool" if operation in COMPARISONS else "T"
             text.append(f"    const {kind} v{position} = {_cuda_term(operation, [terms[k] for k in operands])};\n")
@@ -299,10 +300,10 @@ def cuda_function(name: str, source: Trace, arguments: Sequence[str], overwrites
     if overwrites:
         # Read all before writing any: an output may be the old value of an argument that another output overwrites.
         text += [f"    const T r{k} = {result};\n" for k, result in enumerate(results)]
-        text += [f"    {target} = r{k};\n" for k, target in enumerate(overwrites)]
+        text += [f"    {target}_ = r{k};\n" for k, target in enumerate(overwrites)]
     else:
         text.append(f"    return {results[0]};\n")
-    heads = ", ".join(f"T{'&' if argument in overwrites else ''} {argument}" for argument in arguments)
+    heads = ", ".join(f"T{'&' if argument in overwrites else ''} {argument}_" for argument in arguments)
     return f"__device__ __forceinline__ {'void' if overwrites else 'T'} {name}({heads}) {{\n{''.join(text)}}}\n"
 
 

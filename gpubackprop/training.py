@@ -112,10 +112,11 @@ def warmup(net: Network, *, optimizer: str | Optimizer = "sgd", batch_size: int 
     rows, rule = integer("batch_size", batch_size, 1), _optimizer(optimizer)
     twin = copy.copy(_network(net))
     with twin.backend.running(twin.flops(rows)):
-        x, y = (twin.backend.zeros((rows, n), twin.dtype) for n in (twin.sizes[0], twin.sizes[-1]))
-        run = Run(twin, x, y, None, rule, rows, True, 0)
+        x, y, w = (twin.backend.zeros((rows, n), twin.dtype) for n in (twin.sizes[0], twin.sizes[-1], 1))
+        w[...] = 1.0
+        run = Run(twin, x, y, w, rule, rows, True, 0)
         run.epoch(lambda: False)
-        run.evaluate(x, y, None)
+        run.evaluate(x, y, w)
         twin.backend.synchronize()
 
 

@@ -76,8 +76,9 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, need
             need("host")
         if variant == "graphs":
             monkeypatch.setattr(devices, "_products", host_cublaslt.products)
-    if variant == "expressions":
+    if variant == "expressions":  # which no graph can capture
         monkeypatch.setattr(devices, "CudaBackend", Expressions)
+        monkeypatch.setattr(devices, "_products", lambda cupy: "array expressions")
     _forget()
     yield name.replace("a GPU", "cuda")
     _forget()

@@ -21,8 +21,13 @@ from conftest import TOOLS
 
 from gpubackprop.backends.kernels import OPTIONS
 
-# CuPy adds the first two, and the name of a real architecture has NVRTC go on from PTX to machine code.
-ADDED = ("-ftz=true", "--gpu-architecture=sm_{}", "--ptxas-options=-v")
+# CuPy adds all but the last, and the name of a real architecture has NVRTC go on from PTX to machine code.
+ADDED = (
+    "-ftz=true",
+    "--device-as-default-execution-space",
+    "--gpu-architecture=sm_{}",
+    "--ptxas-options=-v",
+)
 REPORT = re.compile(
     r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
     r".*?Used (\d+) registers",

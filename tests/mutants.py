@@ -1,7 +1,7 @@
 """Faults planted in the text of the kernels, and how each is caught; ``python mutants.py NUMBER`` tries one.
 
 A mutant is a kernel with one fault. It is caught where the checks of `kernel_cases.py` see another result, an access
-beside an array or a dead end, or, for a fault in how threads wait for each other, where ThreadSanitizer sees a race.
+beside an array or a dead end. Faults in how threads wait for each other are planted in `test_sanitizers.py`.
 """
 
 from __future__ import annotations

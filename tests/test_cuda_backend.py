@@ -5,6 +5,7 @@ The backend runs twice: as array expressions on CuPy's arrays, and with its kern
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import time
@@ -285,26 +286,28 @@ def test_replayed_steps_give_the_bits_of_launched_ones(options: dict[str, Any], 
     assert thetas[0] == thetas[1]
 
 
-def _run_of_steps(rows: int, **arguments: Any) -> Any:
-    """A training run on a device and the function that takes one of its steps."""
-    net = gb.Network([64, 128, 10], activation="tanh", backend="cuda", dropout=0.1, l2=1e-3, **arguments)
-    batch = net._batch(np.zeros((rows, 64)), np.zeros((rows, 10)), None)
-    run = Run(net, *batch, OPTIMIZERS["adam"](1e-3, clip_norm=1.0), rows, True, 0)
-    run.rows[:rows] = net.backend.asarray(run.order, "int64")
-    return net, lambda: run.step(0, rows)
+def _run_on_a_device(rows: int, batch_size: int) -> Run:
+    """A training run that has compiled, captured and allocated all it needs."""
+    net = gb.Network([64, 128, 10], activation="tanh", backend="cuda", dropout=0.1, l2=1e-3)
+    batch = net._batch(np.zeros((rows, 64)), np.zeros((rows, 10)), np.ones(rows))
+    run = Run(net, *batch, OPTIMIZERS["adam"](1e-3, clip_norm=1.0), batch_size, True, 0)
+    with net.backend.running(0.0):
+        for _ in range(4):
+            run.epoch(lambda: False)
+        net.backend.synchronize()
+    return run
 
 
 @pytest.mark.gpu
 def test_memory_is_flat_over_steps() -> None:
+    """Over 2,000 steps, in epochs of 20 and a smaller last one."""
     pool = importlib.import_module("cupy").get_default_memory_pool()
-    net, step = _run_of_steps(256)
-    with net.backend.running(0.0):
-        for _ in range(5):
-            step()
+    run = _run_on_a_device(20 * 32 + 5, 32)
+    with run.net.backend.running(0.0):
         used, held = pool.used_bytes(), pool.total_bytes()
-        for _ in range(2000):
-            step()
-        net.backend.synchronize()
+        for _ in range(100):
+            run.epoch(lambda: False)
+        run.net.backend.synchronize()
     assert (pool.used_bytes(), pool.total_bytes()) == (used, held)
 
 
@@ -317,23 +320,24 @@ SPIN = r"""extern "C" __global__ void spin(long long cycles) {
 def test_a_step_does_not_wait_for_the_device() -> None:
     """While the device is held up by a kernel of half a second and more, the host gets through its steps."""
     cupy = importlib.import_module("cupy")
-    net, step = _run_of_steps(256)
-    spin = cupy.RawKernel(SPIN, "spin")
-    with net.backend.running(0.0):
-        for _ in range(5):
-            step()
+    run, spin = _run_on_a_device(256, 32), cupy.RawKernel(SPIN, "spin")
+    with run.net.backend.running(0.0):
+        order, table = run.net.backend.asarray(run.order, "int64"), run._table(8)
+        take = functools.partial(run._take, order, table[: run.portion], 0, 32)
+        step = functools.partial(run.step, 0, 32)
         spin((1,), (1,), (np.int64(1),))
-        net.backend.synchronize()
-        held = cupy.cuda.Event()
-        spin((1,), (1,), (np.int64(2e9),))  # no GPU of today has more than 3e9 cycles a second
-        held.record()
-        begin = time.perf_counter()
-        for _ in range(10):
-            step()
-        elapsed = time.perf_counter() - begin
-        assert not held.done, "the device was not held up long enough to tell"
-        net.backend.synchronize()
-    assert elapsed < 0.5
+        for do in (step, take):
+            run.net.backend.synchronize()
+            held = cupy.cuda.Event()
+            spin((1,), (1,), (np.int64(2e9),))  # no GPU of today has more than 3e9 cycles a second
+            held.record()
+            begin = time.perf_counter()
+            for _ in range(10):
+                do()
+            elapsed = time.perf_counter() - begin
+            assert not held.done, "the device was not held up long enough to tell"
+            assert elapsed < 0.5
+        run.net.backend.synchronize()
 
 
 # -- on the stand-in ---------------------------------------------------------------------------------------------------
@@ -379,30 +383,28 @@ def test_clipping_and_penalty_do_not_wait_for_the_device(stand_in: str) -> None:
     assert copies[0] == copies[1]
 
 
-def test_warmup_compiles_what_training_needs(stand_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
+PLAIN = {"gather", "activate", "softmax", "output_rows", "delta", "sum_rows", "update"}
+WARMED: dict[str, tuple[dict[str, Any], Any, set[str]]] = {
+    "plain": ({}, OPTIMIZERS["adam"](), PLAIN),
+    "all": ({"dropout": 0.2, "l2": 0.1}, OPTIMIZERS["adam"](clip_norm=1.0), PLAIN | {"dropout", "penalty"}),
+}
+
+
+@pytest.mark.parametrize("case", WARMED)
+def test_warmup_compiles_what_training_needs(case: str, stand_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments, rule, needed = WARMED[case]
     compiled: list[str] = []
     module = importlib.import_module("cupy").RawModule
     monkeypatch.setattr("cupy.RawModule", lambda *, code, options: compiled.append(code) or module(code=code))
-    arguments = {"output_activation": "softmax", "loss": "cross_entropy", "dropout": 0.2, "l2": 0.1}
-    _, net = _pair(stand_in, **arguments)
+    _, net = _pair(stand_in, output_activation="softmax", loss="cross_entropy", **arguments)
     before, x, y = net.theta.get(), RNG.normal(size=(300, 5)), RNG.integers(0, 3, 300)
-    rule = OPTIMIZERS["adam"](clip_norm=1.0)
-    gb.warmup(net, optimizer=rule, batch_size=200)
+    gb.warmup(net, optimizer=rule, batch_size=32)
     assert np.array_equal(net.theta.get(), before)
     warm = len(compiled)
-    gb.fit(net, x, y, optimizer=rule, batch_size=200, epochs=2, sample_weight=np.ones(300), validation_data=(x, y))
-    kernels_of_a_step = {
-        "gather",
-        "dropout",
-        "activate",
-        "softmax",
-        "output_rows",
-        "delta",
-        "sum_rows",
-        "penalty",
-        "update",
-    }
-    assert len(compiled) == warm == len(kernels_of_a_step)
+    for weights in (None, np.ones(300)):
+        options = {"sample_weight": weights, "validation_data": (x, y), "batch_size": 32, "epochs": 2}
+        gb.fit(net, x, y, optimizer=rule, **options)
+    assert len(compiled) == warm == len(needed)
     assert not np.array_equal(net.theta.get(), before)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
 from typing import Any
 
 import kernel_cases
@@ -12,7 +13,7 @@ from kernel_cases import Case, check, delta, forward, from_bfloat16, gather, to_
 
 from gpubackprop import optimizers
 from gpubackprop.activations import ACTIVATIONS, gelu
-from gpubackprop.backends import kernels, sources
+from gpubackprop.backends import cuda, kernels, resolve, sources
 from gpubackprop.backends.cuda import CudaBackend
 from gpubackprop.backends.numpy import NumpyBackend
 from gpubackprop.errors import InvalidType, InvalidValue, KernelError
@@ -110,6 +111,7 @@ def test_an_error_of_the_compiler_names_file_and_line(backend: CudaBackend, monk
     text[line] = "load(g, nowhere + i);"
     read = sources._read
     monkeypatch.setattr(sources, "_read", lambda path: "\n".join(text) if path.name == "delta.cu" else read(path))
+    monkeypatch.setattr(backend, "kernels", kernels.Kernels(backend.xp))  # which have compiled nothing yet
     with pytest.raises(KernelError, match=rf"kernels/delta.cu does not compile: (.|\n)*delta\.cu[(:]{line + 1}\b"):
         check(backend, delta(gelu, (2, 3)), "float32")
 
@@ -124,7 +126,7 @@ def test_a_kernel_is_compiled_once(backend: CudaBackend, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         backend.xp, "RawModule", lambda *, code, **named: texts.append(code) or module(code=code, **named)
     )
-    backend.kernels = kernels.Kernels(backend.xp)
+    monkeypatch.setattr(backend, "kernels", kernels.Kernels(backend.xp))
     for _ in range(2):
         for slope in (0.25, 0.5):
             check(backend, forward(ACTIVATIONS["leaky_relu"](slope=slope), (2, 3)), "float32")
@@ -132,6 +134,50 @@ def test_a_kernel_is_compiled_once(backend: CudaBackend, monkeypatch: pytest.Mon
         check(backend, update(optimizers.Adam(0.2), 16), "float64")
         check(backend, update(optimizers.Adam(0.2), 16), "float32")
     assert len(texts) == len(set(texts)) == 4
+
+
+@pytest.mark.parametrize("itemsize", [2, 4, 8])
+@pytest.mark.parametrize("rows", [1, 7, 64, 10**6, 2**31])
+@pytest.mark.parametrize("cols", [1, 10, 1023, 4096, 2**31])
+def test_launches_are_legal_at_any_size(rows: int, cols: int, itemsize: int) -> None:
+    """Of CUDA, 65535 blocks along y and 2^31 - 1 along x; of the kernels, 256 threads and rows of powers of two."""
+    x = SimpleNamespace(shape=(rows, cols), size=rows * cols, dtype=np.dtype(f"uint{8 * itemsize}"))
+    shapes, made = [], kernels.Kernels(None)
+    for vectors in (True, False):
+        shapes += [made.over_matrix(x, vectors=vectors), made.over_matrix(x, 8, vectors), made.over_rows(x, vectors)]
+    for (grid_x, grid_y), (wide, high) in shapes:
+        assert 1 <= grid_x * grid_y <= kernels.BLOCKS < 65536
+        assert wide in (1, 2, 4, 8, 16, 32)
+        assert wide * high == kernels.THREADS
+    [blocks], [threads] = made.over(x)
+    assert 1 <= blocks <= kernels.BLOCKS
+    assert threads == kernels.THREADS
+
+
+@pytest.mark.parametrize("rate", [0.0, 2.0**-24, 0.1, 0.25, 1 / 3, 0.7, 1 - 2.0**-24])
+def test_the_threshold_of_dropout_is_the_least_number_that_numpy_keeps(rate: float) -> None:
+    numbers = np.arange(max(0, cuda.threshold(rate) - 3), min(2**24, cuda.threshold(rate) + 3))
+    kept = (numbers * np.float32(2.0**-24)).astype("float32") >= rate
+    np.testing.assert_array_equal(kept, numbers >= cuda.threshold(rate))
+
+
+@pytest.mark.gpu
+def test_more_elements_than_an_int_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2^31 and some, in bfloat16: 4 GB an array; the last rows come out as if they were alone."""
+    made = resolve("cuda")
+    monkeypatch.setattr(made, "_product", lambda A, B, out: None)
+    rows, cols, some = 2**21 + 3, 1024, slice(-5, None)
+    z = made.zeros((rows, cols), "uint16")
+    z[some] = made.asarray(to_bfloat16(np.linspace(-2, 2, 5 * cols).reshape(5, cols)), "uint16")
+    few, b = z[some].copy(), made.zeros(cols, "float32")
+    made.forward(gelu, None, None, b, None, z, z, z)
+    made.forward(gelu, None, None, b, None, few, few, few)
+    assert (made.to_numpy(z[some]) == made.to_numpy(few)).all()
+    assert made.to_numpy(few).any()
+    z[some] = 0x3F80  # 1
+    wide = made.zeros((rows, cols), "float32")
+    made._cast(wide, z, widens=True)
+    assert (made.to_numpy(wide[some]) == 1).all()
 
 
 # -- the tests of this file ------------------------------------------------------------------------------------------

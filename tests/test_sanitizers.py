@@ -17,10 +17,10 @@ import host_cuda
 import numpy as np
 import pytest
 from host_cuda import FLAGS, HERE, QUIET, built, gxx
-from kernel_cases import Case, delta, draw_mask, forward, gather, on_kernels, output, penalty, update
+from kernel_cases import Case, cast, delta, draw_mask, forward, gather, on_kernels, output, penalty, storages, update
 
 from gpubackprop.activations import gelu, softmax, tanh
-from gpubackprop.backends import kernels
+from gpubackprop.backends import kernels, sources
 from gpubackprop.backends.cuda import CudaBackend
 from gpubackprop.losses import cross_entropy, mse
 from gpubackprop.optimizers import Adam
@@ -37,6 +37,7 @@ CASES = [
     *(output(mse, tanh, shape, weights=True) for shape in ((70, 10), (70, 136))),
     *(output(cross_entropy, softmax, shape, weights=True) for shape in ((70, 10), (70, 40))),
     *(output(mse, softmax, shape) for shape in ((70, 10), (70, 40))),
+    *(cast(shape, widens) for shape in ((33, 10), (70, 136)) for widens in (False, True)),
     *(penalty(shape) for shape in ((33, 10), (70, 136))),
     *(gather(shape, 50) for shape in ((33, 10), (12, 136))),
     *(draw_mask(shape, 0.25) for shape in ((33, 10), (70, 136))),
@@ -129,21 +130,34 @@ def _arrays(launch: Launch) -> bytes:
 
 
 @pytest.mark.parametrize("sanitizer", SANITIZERS)
-@pytest.mark.parametrize(("storage", "offset"), [("float32", 0), ("float32", 1), ("float64", 0)])
+@pytest.mark.parametrize(("storage", "offset"), [("float32", 0), ("float32", 1), ("float64", 1), ("uint16", 0)])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_no_fault(
     case: Case, storage: str, offset: int, sanitizer: str, need: Any, monkeypatch: Any, tmp_path: Path
 ) -> None:
     need("host")
+    if storage not in storages(case):
+        storage = "float32"  # what goes over parameters alone is never stored in bfloat16
     for launch in _recorded(case, storage, offset, monkeypatch):
         run = _replay(launch, sanitizer, tmp_path)
         assert run.returncode == 0, run.stderr.decode()
         assert run.stdout == _arrays(launch), "the sanitizer's program has other results"
 
 
+def test_every_kernel_is_here(need: Any, monkeypatch: Any) -> None:
+    need("host")
+    launched = {launch.name for case in CASES for launch in _recorded(case, "float32", 0, monkeypatch)}
+    assert launched == {path.stem for path in sources.KERNELS.glob("*.cu")}
+
+
 FAULTS: dict[str, tuple[Case, str, Callable[[str], str]]] = {
     "a row too many": (delta(gelu, (70, 10)), "address", lambda code: code.replace("row < (rows)", "row <= (rows)")),
     "a vector too many": (update(Adam(0.1), 16), "address", lambda code: code.replace("? n / V", "? n / V + 1")),
+    "vectors that are not aligned": (
+        gather((12, 136), 50),
+        "address",
+        lambda code: code.replace("% 16) == 0", "% 4) == 0"),
+    ),
     "no barrier before the sum": (
         delta(gelu, (70, 10)),
         "thread",
@@ -166,7 +180,7 @@ FAULTS: dict[str, tuple[Case, str, Callable[[str], str]]] = {
 def test_a_planted_fault_is_seen(fault: str, need: Any, monkeypatch: Any, tmp_path: Path) -> None:
     need("host")
     case, sanitizer, change = FAULTS[fault]
-    [launch, *_] = _recorded(case, "float32", 0, monkeypatch)
+    [launch, *_] = _recorded(case, "float32", 1, monkeypatch)
     changed = change(launch.code)
     assert changed != launch.code
     run = _replay(launch._replace(code=changed), sanitizer, tmp_path)

@@ -172,7 +172,7 @@ class CudaBackend(NumpyBackend):
         arguments = {
             "mask": mask,
             "scale": 1.0 / (1.0 - rate),
-            "threshold": math.ceil(float(numpy.float32(rate)) * 2**24),
+            "threshold": threshold(rate),
             "key0": key[0],
             "key1": key[1],
             "layer": layer,
@@ -277,6 +277,11 @@ class CudaBackend(NumpyBackend):
         (tiles, _), block = self.kernels.over_matrix(partial)
         arguments = {"partial": partial, "out": out, "add": add, **_size(partial)}
         self.kernels.launch(SUM_ROWS, ((tiles, 1), block), partial, arguments)
+
+
+def threshold(rate: float) -> int:
+    """Return the least number of 24 bits that dropout at a rate keeps: NumPy compares it with the rate in float32."""
+    return math.ceil(float(numpy.float32(rate)) * 2**24)
 
 
 def _size(x: Any) -> dict[str, int]:

@@ -11,9 +11,9 @@ import numpy
 from ..errors import InvalidType, InvalidValue, KernelError
 from .sources import Parameter, Source, assemble, parameters
 
-# Of NVRTC; CuPy adds the architecture, and -ftz=true. Releases before 13.2, all of CUDA 12 among them, take the lambdas
-# of the kernels for functions of the host unless the second says otherwise.
-OPTIONS = ("-std=c++17", "--device-as-default-execution-space")
+# Of NVRTC. CuPy adds the architecture, -ftz=true, and --device-as-default-execution-space: without the last, releases
+# before 13.2 take the lambdas of the kernels for functions of the host; given twice, some of CUDA 12 refuse it.
+OPTIONS = ("-std=c++17",)
 THREADS = 256  # to a block, THREADS in kernels/walk.cuh
 LANES = 32  # threads of a warp
 BLOCKS = 2048  # the most blocks of a launch: what a large GPU holds at once

@@ -90,7 +90,8 @@ def update(optimizer: Optimizer) -> Source:
     )
     step = (
         f"constexpr int SLOTS = {len(optimizer.slots)};\n"
-        "template <class S> __device__ __forceinline__ void step(T& w, T g, S& s, int k, const T* h, T clip) {\n"
+        "template <class Slots> __device__ __forceinline__ void\n"
+        "step(T& w, T g, Slots& s, int k, const T* h, T clip) {\n"
         f"    change(w, g{slots}{scalars}, clip);\n}}\n"
     )
     return Source("update", functions, step)
