@@ -33,5 +33,5 @@ template <class E> static E __shfl_xor_sync(unsigned mask, E value, unsigned ste
 static inline unsigned __float_as_uint(float x) { unsigned u; memcpy(&u, &x, 4); return u; }
 static inline float __uint_as_float(unsigned u) { float x; memcpy(&x, &u, 4); return x; }
 static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
-    return (unsigned __int128)a * b >> 64;
+    return static_cast<unsigned long long>((unsigned __int128)a * b >> 64);
 }

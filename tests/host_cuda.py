@@ -23,7 +23,18 @@ from gpubackprop.backends import sources
 HERE = Path(__file__).parent
 # No -ffast-math, no fused products: what differs from NumPy is the order of sums and the library of mathematics.
 FLAGS = ("-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-pthread")
-QUIET = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-parameter")
+# An index of 64 bits that becomes one of 32 is an error.
+QUIET = (
+    "-Wconversion",
+    "-Wno-sign-conversion",
+    "-Wno-float-conversion",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-unknown-pragmas",
+    "-Wno-unused-function",
+    "-Wno-unused-parameter",
+)
 # Compiled kernels of earlier runs, by all that went into them.
 CACHE = Path(tempfile.gettempdir()) / f"gpubackprop-host-kernels-{os.getuid() if hasattr(os, 'getuid') else 0}"
 

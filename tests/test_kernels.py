@@ -201,3 +201,14 @@ def test_operations_have_the_signatures_of_the_reference() -> None:
         reference = getattr(NumpyBackend, name, None)
         if inspect.isfunction(operation) and reference and name != "__init__":
             assert inspect.signature(operation).parameters == inspect.signature(reference).parameters, name
+
+
+def test_an_index_of_32_bits_is_seen(backend: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "_host" not in dir(backend.zeros(1, "float32")):
+        pytest.skip("g++ alone is asked to refuse it")
+    read = sources._read
+    monkeypatch.setattr(
+        sources, "_read", lambda path: read(path).replace("const Index i = row * cols", "const int i = row * cols")
+    )
+    with pytest.raises(KernelError, match=r"conversion from .*Index"):
+        check(backend, delta(gelu, (2, 3)), "float32")

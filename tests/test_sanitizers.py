@@ -180,7 +180,8 @@ FAULTS: dict[str, tuple[Case, str, Callable[[str], str]]] = {
 def test_a_planted_fault_is_seen(fault: str, need: Any, monkeypatch: Any, tmp_path: Path) -> None:
     need("host")
     case, sanitizer, change = FAULTS[fault]
-    [launch, *_] = _recorded(case, "float32", 1, monkeypatch)
+    offset = int(fault == "vectors that are not aligned")
+    [launch, *_] = _recorded(case, "float32", offset, monkeypatch)
     changed = change(launch.code)
     assert changed != launch.code
     run = _replay(launch._replace(code=changed), sanitizer, tmp_path)
