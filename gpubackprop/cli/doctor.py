@@ -65,7 +65,9 @@ def _chosen() -> tuple[tuple[str, str], int]:
 
 def _usable() -> Iterator[tuple[str, str]]:
     """Say of each backend what it is, or why it cannot run."""
-    yield from backends.available_backends().items()
+    for name, what in backends.available_backends().items():
+        yield name, what
+        yield "", backends.resolve(name).engine
     reason = backends.why_no_cuda()
     if reason is not None:
         yield "cuda", f"cannot run: {reason}"
