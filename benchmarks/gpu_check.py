@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     backend = WithoutProducts(0, cupy, "none are timed")
     machine = machine_of(cupy)
-    out = arguments.out or RESULTS / f"{_slug(machine['device'])}.json"
+    out = arguments.out or RESULTS / f"{slug(machine['device'])}.json"
     if problem := foreign(out, machine["device"]):
         print(problem, file=sys.stderr)
         return 1
@@ -146,7 +146,8 @@ def measured(backend: WithoutProducts, elements: int) -> dict[str, Any]:
         }
 
 
-def _slug(device: str) -> str:
+def slug(device: str) -> str:
+    """Return the name of a device as part of the name of a file."""
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
 
 
@@ -206,12 +207,12 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield rows with their columns aligned: words to the left, numbers to the right."""
+def _aligned(rows: Sequence[Sequence[str]], words: int = 4) -> Iterator[str]:
+    """Yield rows with their columns aligned: so many words at the front, and the last, to the left, numbers right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [
-            f"{c:<{w}}" if k < 4 or k == len(row) - 1 else f"{c:>{w}}"
+            f"{c:<{w}}" if k < words or k == len(row) - 1 else f"{c:>{w}}"
             for k, (c, w) in enumerate(zip(row, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()

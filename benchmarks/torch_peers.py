@@ -1,0 +1,153 @@
+"""PyTorch taking the same training steps in three ways. It is imported where it is asked for.
+
+Weights of its layers are the transposes of ours; the formulas of its optimizers are ours at a constant rate.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+from workloads import CURVE, DISTINCT, Data, Workload
+
+WARM_UP = 3  # steps before a capture, as PyTorch asks for
+
+
+class TorchEager:
+    """PyTorch, one operation after another, with the optimizer it takes by itself.
+
+    Args:
+        device: "cuda" or "cpu".
+    """
+
+    name = "PyTorch, eager"
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+
+    def unavailable(self, workload: Workload) -> str | None:
+        """Return why PyTorch cannot take part, or None."""
+        if importlib.util.find_spec("torch") is None:
+            return "PyTorch is not installed"
+        if self._device == "cuda" and not importlib.import_module("torch").cuda.is_available():
+            return "the PyTorch that is installed sees no CUDA device"
+        return None
+
+    def prepare(self, workload: Workload, data: Data) -> None:
+        """Make model, optimizer and batches."""
+        self._torch = torch = importlib.import_module("torch")
+        torch.set_float32_matmul_precision("high" if workload.precision == "tf32" else "highest")
+        self._narrow, self._taken = workload.precision == "bfloat16", 0
+        self._model = _torch_model(torch, data).to(self._device)
+        self._optimizer = self._optimizer_of(workload)
+        # A copy: a tensor of the CPU would share NumPy's memory.
+        x, y = (torch.tensor(a, device=self._device) for a in (data.x, data.y))
+        self._batches = list(zip(x.split(workload.rows), y.split(workload.rows), strict=True))
+
+    def _optimizer_of(self, workload: Workload, **options: Any) -> Any:
+        return getattr(self._torch.optim, workload.optimizer)(self._model.parameters(), lr=workload.rate, **options)
+
+    def _loss(self, x: Any, y: Any) -> Any:
+        torch = self._torch
+        with torch.autocast(self._device, torch.bfloat16, enabled=self._narrow, cache_enabled=False):
+            z = self._model(x)
+        return torch.nn.functional.cross_entropy(z.float(), y)
+
+    def _step(self, x: Any, y: Any) -> Any:
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self._loss(x, y)
+        loss.backward()
+        self._optimizer.step()
+        return loss.detach()
+
+    def _next(self) -> Any:
+        self._taken += 1
+        return self._step(*self._batches[(self._taken - 1) % DISTINCT])
+
+    def loss_curve(self) -> list[float]:
+        """Return the losses of the first steps."""
+        return [float(self._next()) for _ in range(CURVE)]
+
+    def steps(self, k: int) -> None:
+        """Take k steps."""
+        for _ in range(k):
+            self._next()
+
+    def wait(self) -> None:
+        """Wait until all steps are done."""
+        if self._device == "cuda":
+            self._torch.cuda.synchronize()
+
+
+class TorchCompiled(TorchEager):
+    """PyTorch with forward pass, loss and backward pass compiled, on CUDA from graphs, and the fused optimizer."""
+
+    name = "PyTorch, torch.compile reduce-overhead"
+
+    def prepare(self, workload: Workload, data: Data) -> None:
+        """Wrap the loss, which is compiled when it is called first."""
+        super().prepare(workload, data)
+        self._compiled = self._torch.compile(super()._loss, mode="reduce-overhead", dynamic=False)
+
+    def _optimizer_of(self, workload: Workload, **options: Any) -> Any:
+        return super()._optimizer_of(workload, fused=True)
+
+    def _loss(self, x: Any, y: Any) -> Any:
+        self._torch.compiler.cudagraph_mark_step_begin()
+        return self._compiled(x, y)
+
+
+class TorchGraph(TorchEager):
+    """PyTorch with the whole step, the fused optimizer in it, captured in a CUDA graph that reads one batch."""
+
+    name = "PyTorch, captured graph, fused optimizer"
+
+    def unavailable(self, workload: Workload) -> str | None:
+        """Return why there is no graph, or None."""
+        return "CUDA graphs are of a CUDA device" if self._device != "cuda" else super().unavailable(workload)
+
+    def prepare(self, workload: Workload, data: Data) -> None:
+        """Capture a step after some that are not, then put back the weights and the state of the optimizer."""
+        super().prepare(workload, data)
+        torch = self._torch
+        self._x, self._y = (a.clone() for a in self._batches[0])
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                super()._step(self._x, self._y)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        self._optimizer.zero_grad(set_to_none=True)
+        with torch.cuda.graph(self._graph):
+            self._value = super()._step(self._x, self._y)
+        self._begin_again(data)
+
+    def _optimizer_of(self, workload: Workload, **options: Any) -> Any:
+        capturable = {"capturable": True} if workload.optimizer == "Adam" else {}
+        return super()._optimizer_of(workload, fused=True, **capturable)
+
+    def _begin_again(self, data: Data) -> None:
+        with self._torch.no_grad():
+            self._model.load_state_dict(_torch_model(self._torch, data).state_dict())
+            for state in self._optimizer.state.values():
+                for tensor in state.values():
+                    if tensor is not None:
+                        tensor.zero_()
+
+    def _step(self, x: Any, y: Any) -> Any:
+        self._x.copy_(x)
+        self._y.copy_(y)
+        self._graph.replay()
+        return self._value
+
+
+def _torch_model(torch: Any, data: Data) -> Any:
+    """Return the network on the CPU with the weights to begin with."""
+    layers: list[Any] = []
+    for W, b in data.weights:
+        layer = torch.nn.utils.skip_init(torch.nn.Linear, *W.shape)
+        layer.load_state_dict({"weight": torch.tensor(W.T.copy()), "bias": torch.tensor(b)})
+        layers += [layer, torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers[:-1])
