@@ -63,7 +63,7 @@ class Run:
         steps = -(-len(self.order) // N)
         self.portion = min(steps, self.net.backend.portion(self.net.flops(N)))
         # Where nothing is recorded and nothing shuffled, a batch is a view of the data.
-        self.gathers = self.shuffle or self.portion > 1
+        self.gathers = self.shuffle or self.net.backend.records
         self.slots = zeros((len(self.optimizer.slots), self.net.layout.size), dtype)
         self.batch = [
             zeros((N, a.shape[1]), str(a.dtype)) if self.gathers and a is not None else None for a in self.data

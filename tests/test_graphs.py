@@ -83,6 +83,17 @@ def test_replayed_steps_give_the_bits_of_launched_ones(case: str, graphs: Any) -
     np.testing.assert_allclose(replayed.theta.get(), on_cpu.theta, rtol=within, atol=within)
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_portions_of_one_step_are_recorded_too(shuffle: bool, graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of large networks are: every replay takes the batch of its step."""
+    monkeypatch.setattr(cuda, "PORTION", 1)
+    launched, history = _trained(True, shuffle=shuffle)
+    replayed, other = _trained(False, shuffle=shuffle)
+    assert fake_cupy.Graph.launches > 30
+    assert replayed.theta.get().tobytes() == launched.theta.get().tobytes()
+    assert other.loss == history.loss
+
+
 def test_what_is_captured_and_what_is_replayed(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """103 rows: two portions of four steps, one of two, one smaller batch; each is run, captured, and then replayed."""
     captures: list[int] = []

@@ -44,6 +44,7 @@ class CudaBackend(NumpyBackend):
         index: number of the device.
         kernels: what the operations launch.
         engine: how training steps run: from CUDA graphs, or one launch after another, and why.
+        records: whether they run from CUDA graphs.
     """
 
     name = "cuda"
@@ -56,7 +57,8 @@ class CudaBackend(NumpyBackend):
         self.precisions = PRECISIONS if self.products else PRECISIONS[:1]
         self._beside = Beside(xp)
         self._others: dict[str, CudaBackend] = {precision: self}
-        self.engine = GRAPHS if self.products else f"launches one by one, products by CuPy: {products}"
+        self.records = self.products is not None
+        self.engine = GRAPHS if self.records else f"launches one by one, products by CuPy: {products}"
 
     @property
     def description(self) -> str:
@@ -138,11 +140,11 @@ class CudaBackend(NumpyBackend):
 
     def portion(self, flops: float) -> int:
         """Return how many steps a graph holds: up to 64, and no more than some hundredths of a second take."""
-        return max(1, min(PORTION, int(PORTION_FLOPS / flops))) if self.engine == GRAPHS else 1
+        return max(1, min(PORTION, int(PORTION_FLOPS / flops))) if self.records else 1
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Return a function that does the work from a graph, from its third call on."""
-        return Recording(self.xp, work, self._scratch.all) if self.engine == GRAPHS else work
+        return Recording(self.xp, work, self._scratch.all) if self.records else work
 
     def put(self, buffer: Any, values: Any) -> Any:
         """Copy values into the front of a buffer; return the buffer."""

@@ -41,10 +41,12 @@ class NumpyBackend:
         block: elements to a block of scratch memory; a handful of blocks fit the second-level cache.
         precisions: what `Network` may be given as its precision.
         engine: how training steps run.
+        records: whether `record` returns something that repeats itself, on the same arrays.
     """
 
     name = "numpy"
     engine = "NumPy calls one by one"
+    records = False
     block = 16_384
     precisions: tuple[str, ...] = ("float32",)
 
