@@ -42,7 +42,7 @@ class Expressions(CudaBackend):
         mask[...] = self.asarray(host, mask.dtype)
 
 
-def _forget() -> None:
+def forget() -> None:
     """Let the backends be found anew."""
     devices.why_not.cache_clear()
     devices._backend.cache_clear()
@@ -53,9 +53,9 @@ def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, ne
     """The name of a backend on the stand-in: the first device of two, and one that is not the current one."""
     need("host")
     fake_cupy.install(monkeypatch, devices=2)
-    _forget()
+    forget()
     yield request.param
-    _forget()
+    forget()
 
 
 @pytest.fixture(
@@ -79,9 +79,9 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, need
     if variant == "expressions":  # which no graph can capture
         monkeypatch.setattr(devices, "CudaBackend", Expressions)
         monkeypatch.setattr(devices, "_products", lambda cupy: "array expressions")
-    _forget()
+    forget()
     yield name.replace("a GPU", "cuda")
-    _forget()
+    forget()
 
 
 @pytest.fixture(params=["host", pytest.param("GPU", marks=pytest.mark.gpu)])

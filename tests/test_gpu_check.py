@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import fake_cupy
 import numpy as np
 import pytest
+from cuda_backends import forget
 
 import gpubackprop as gb
-from gpubackprop.backends import devices
 from gpubackprop.backends.sources import KERNELS
 
 ROOT = Path(__file__).parents[1]
@@ -55,14 +55,9 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(made.cuda, "Event", Event, raising=False)
     monkeypatch.setattr(made.cuda, "get_elapsed_time", lambda start, stop: 1.0, raising=False)
     monkeypatch.setattr(made.runtime, "driverGetVersion", lambda: 13020, raising=False)
-    _forget()
+    forget()
     yield made
-    _forget()
-
-
-def _forget() -> None:
-    devices.why_not.cache_clear()
-    devices._backend.cache_clear()
+    forget()
 
 
 def _cases(cupy: Any, storage: str) -> list[Any]:

@@ -20,6 +20,7 @@ import fake_cupy
 import host_cublaslt
 import numpy as np
 import pytest
+from cuda_backends import forget
 
 import gpubackprop as gb
 from gpubackprop.backends import devices
@@ -56,14 +57,9 @@ def cupy(monkeypatch: pytest.MonkeyPatch, need: Any) -> Iterator[Any]:
     monkeypatch.setattr(devices, "_products", host_cublaslt.products)
     monkeypatch.setattr(made.runtime, "driverGetVersion", lambda: 13020, raising=False)
     monkeypatch.setattr(fake_cupy.Graph, "launches", 0)
-    _forget()
+    forget()
     yield made
-    _forget()
-
-
-def _forget() -> None:
-    devices.why_not.cache_clear()
-    devices._backend.cache_clear()
+    forget()
 
 
 def _curve(contender: Any, workload: Any) -> list[float]:
@@ -515,11 +511,11 @@ def test_a_name_that_no_workload_has_is_refused(capsys: Any) -> None:
 
 def test_without_a_device_nothing_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
     fake_cupy.install(monkeypatch, devices=0)
-    _forget()
+    forget()
     monkeypatch.setattr(gpu_steps, "RESULTS", tmp_path / "results")
     assert gpu_steps.main([]) == 2
     reason = gb.why_no_cuda()
-    _forget()
+    forget()
     assert reason
     assert reason in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

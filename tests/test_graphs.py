@@ -12,6 +12,7 @@ import host_cublaslt
 import numpy as np
 import pytest
 from conftest import TOOLS
+from cuda_backends import forget
 
 import gpubackprop as gb
 from gpubackprop.backends import cuda, devices
@@ -34,14 +35,9 @@ def graphs(monkeypatch: pytest.MonkeyPatch, need: Any) -> Iterator[Any]:
     monkeypatch.setattr(devices, "_products", host_cublaslt.products)
     monkeypatch.setattr(cuda, "PORTION", 4)
     monkeypatch.setattr(fake_cupy.Graph, "launches", 0)
-    _forget()
+    forget()
     yield cupy
-    _forget()
-
-
-def _forget() -> None:
-    devices.why_not.cache_clear()
-    devices._backend.cache_clear()
+    forget()
 
 
 def _trained(one_by_one: bool = False, net: dict[str, Any] | None = None, **arguments: Any) -> Any:
@@ -217,7 +213,7 @@ def test_the_engine_is_said(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     assert gb.Network([2, 1], backend="cuda").backend.engine == "CUDA graphs, products by cuBLASLt"
     assert gb.Network([2, 1], backend="numpy").backend.engine == "NumPy calls one by one"
     monkeypatch.setattr(devices, "_products", lambda cupy: "libcublasLt.so.13: no such file")
-    _forget()
+    forget()
     net = gb.Network([6, 3], backend="cuda")
     assert net.backend.engine == "launches one by one, products by CuPy: libcublasLt.so.13: no such file"
     gb.fit(net, X, Y, epochs=2, batch_size=10)
@@ -230,7 +226,7 @@ def test_cublaslt_is_taken_where_a_recorded_product_is_right(
     monkeypatch.undo()
     cupy = fake_cupy.install(monkeypatch)
     monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", str(tmp_path))
-    _forget()
+    forget()
     monkeypatch.setattr(devices, "_library", host_cublaslt.library)
     assert isinstance(devices._products(cupy), Products)
     assert [path.name for path in tmp_path.iterdir()] == ["Stand-in-GPU-cublaslt-130100.json"]

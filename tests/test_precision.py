@@ -10,6 +10,7 @@ import fake_cupy
 import host_cublaslt
 import numpy as np
 import pytest
+from cuda_backends import forget
 from kernel_cases import from_bfloat16
 
 import gpubackprop as gb
@@ -29,14 +30,9 @@ def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, need: 
         need("host")
         fake_cupy.install(monkeypatch)
         monkeypatch.setattr(devices, "_products", host_cublaslt.products)
-    _forget()
+    forget()
     yield "cuda"
-    _forget()
-
-
-def _forget() -> None:
-    devices.why_not.cache_clear()
-    devices._backend.cache_clear()
+    forget()
 
 
 def _network(precision: str, backend: str = "cuda", **arguments: Any) -> gb.Network:
@@ -127,8 +123,8 @@ def test_precision_is_of_float32_on_cuda_alone(cuda: str) -> None:
 
 def test_without_cublaslt_there_is_full_precision_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_cupy.install(monkeypatch)
-    _forget()
+    forget()
     importlib.import_module("cupy")
     with pytest.raises(InvalidValue, match="precision must be one of 'float32', got 'bfloat16'"):
         _network("bfloat16")
-    _forget()
+    forget()

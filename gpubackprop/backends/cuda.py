@@ -1,4 +1,4 @@
-"""The CUDA backend: each equation as a matrix product of CuPy and a kernel of `kernels/` around it."""
+"""The CUDA backend: each equation as a matrix product of a library and a kernel of `kernels/` around it."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class CudaBackend(NumpyBackend):
         return max(1, min(PORTION, int(PORTION_FLOPS / flops))) if self.records else 1
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Return a function that does the work from a graph, from its third call on."""
+        """Return a function that does the work, from a graph from its second call on."""
         return Recording(self.xp, work, self._scratch.all) if self.records else work
 
     def put(self, buffer: Any, values: Any) -> Any:
