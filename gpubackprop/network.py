@@ -104,8 +104,8 @@ class Network:
         self.layout = Layout(architecture.shapes)
         self._theta = backend.zeros(self.layout.size, architecture.dtype)
         self._parameters = self.layout.views(self._theta)
-        self._narrow = self.backend.narrow(self._theta)  # what products multiply by: θ, or a copy of another type
-        self._operands = [W for W, _ in self.layout.views(self._narrow)]
+        self._stored = self.backend.narrow(self._theta)  # what products multiply by: θ, or a copy of another type
+        self._operands = [W for W, _ in self.layout.views(self._stored)]
         self._gradient: Any = None
         self._kept: Workspace | None = None
         self._training = threading.Lock()  # of gradient and buffers, which threads share
@@ -145,7 +145,7 @@ class Network:
 
     @property
     def gradient(self) -> Any:
-        """∂L/∂θ of the last training step or call of `loss_and_gradients`, laid out like `theta`."""
+        """∂L/∂θ of the last call of `loss_and_gradients`, laid out like `theta`; training uses the memory too."""
         if self._gradient is None:
             self._gradient = self.backend.zeros(self.layout.size, self.dtype)
         return self._gradient
@@ -157,34 +157,45 @@ class Network:
                 for view, values in zip(own, given, strict=True):
                     view[...] = self.backend.asarray(values, self.dtype)
 
+    @property
+    def _narrow(self) -> Any:
+        """θ in the type of storage, where that is another type, else None."""
+        return None if self._stored is self._theta else self._stored
+
+    def _narrowed(self) -> None:
+        """Bring what products multiply by up to θ, which its owner may have changed."""
+        self.backend.narrow(self._theta, self._stored)
+
     # -- the equations -------------------------------------------------------------------------------------------
 
     def _forward(self, ws: Workspace) -> None:
         """Equations 1 and 2, from ws.h[0] = x to ws.a[L]."""
-        self.backend.narrow(self._theta, self._narrow)
         for l, (_, b) in enumerate(self._parameters, start=1):  # z_l = a_{l-1} W_l + b_l   (1),   a_l = σ_l(z_l)   (2)
             sigma, W = self.activations[l - 1], self._operands[l - 1]
             self.backend.forward(sigma, ws.h[l - 1], W, b, ws.mask[l], ws.z[l], ws.a[l], ws.h[l])
 
-    def _backward(self, ws: Workspace) -> None:
-        """Equations 3 to 6 after `_forward`: the loss with its penalty into ws.value, ∂L/∂θ into self.gradient."""
+    def _backward(self, ws: Workspace, gradients: Sequence[tuple[Any, Any]], scale: Any = None) -> None:
+        """Equations 3 to 6 after `_forward`: the loss with its penalty into ws.value, ∂L/∂θ into the gradients.
+
+        With a scale (α, β) what lies there, x, becomes β x + α ∂L/∂θ. Where x is θ itself, α = −η and β = 1, that is
+        equations 7 and 8 too: nothing needs W_l any more when ∂L/∂W_l is computed.
+        """
         backend, delta, l2 = self.backend, ws.delta, self.architecture.l2
-        gradients = self.layout.views(self.gradient)
-        self._output(ws, gradients[-1][1])  # δ_L = ∂L/∂a_L ⊙ σ'_L(z_L)   (3)
-        for l in range(len(self._parameters), 0, -1):
-            W, dW = self._parameters[l - 1][0], gradients[l - 1][0]
-            backend.weight_gradient(ws.h[l - 1], delta[l], dW)  # ∂L/∂W_l = a_{l-1}ᵀ δ_l   (5)
-            if l2:
-                backend.penalty(l2, W, dW, ws.value)
+        self._output(ws, gradients[-1][1], scale)  # δ_L = ∂L/∂a_L ⊙ σ'_L(z_L)   (3)
+        for l in range(len(gradients), 0, -1):
             if l > 1:  # δ_{l-1} = (δ_l W_lᵀ) ⊙ σ'_{l-1}(z_{l-1})   (4),   ∂L/∂b_{l-1} = Σ_rows δ_{l-1}   (6)
                 sigma, db, W = self.activations[l - 2], gradients[l - 2][1], self._operands[l - 1]
-                backend.delta(sigma, delta[l], W, ws.mask[l - 1], ws.z[l - 1], ws.a[l - 1], delta[l - 1], db)
+                backend.delta(sigma, delta[l], W, ws.mask[l - 1], ws.z[l - 1], ws.a[l - 1], delta[l - 1], db, scale)
+            dW = gradients[l - 1][0]
+            backend.weight_gradient(ws.h[l - 1], delta[l], dW, scale)  # ∂L/∂W_l = a_{l-1}ᵀ δ_l   (5)
+            if l2:
+                backend.penalty(l2, self._parameters[l - 1][0], dW, ws.value)
         backend.join()
 
-    def _output(self, ws: Workspace, db: Any) -> None:
+    def _output(self, ws: Workspace, db: Any, scale: Any = None) -> None:
         """Equation 3, and 6 where db is given: δ_L into ws.delta[L], ∂L/∂b_L, the loss into ws.value."""
-        sigma = self.activations[-1]
-        self.backend.output_delta(self.loss, sigma, ws.y, ws.z[-1], ws.a[-1], ws.weight, ws.delta[-1], db, ws.value)
+        sigma, z, a, delta = self.activations[-1], ws.z[-1], ws.a[-1], ws.delta[-1]
+        self.backend.output_delta(self.loss, sigma, ws.y, z, a, ws.weight, delta, db, ws.value, scale)
 
     def _loss(self, ws: Workspace) -> None:
         """The loss with its penalty into ws.value after `_forward`."""
@@ -234,6 +245,7 @@ class Network:
         """Return a_L of examples on the backend, so many rows at a time."""
         ws = Workspace(self.architecture, self.backend, rows, training=False)
         with self.backend.running(self.flops(rows)):
+            self._narrowed()
             result = self.backend.zeros((len(x), self.sizes[-1]), self.dtype)
             for start in range(0, len(x), rows):
                 part = ws.load(self.backend.narrow(x[start : start + rows]))
@@ -267,6 +279,7 @@ class Network:
         """Return the mean loss of checked examples, as many rows at a time as the workspace holds."""
         total = weights = 0.0
         with self.backend.running(self.flops(ws.rows)):
+            self._narrowed()
             for start in range(0, len(x), ws.rows):
                 rows = slice(start, start + ws.rows)
                 part = ws.load(self.backend.narrow(x[rows]), t[rows], None if w is None else w[rows])
@@ -301,8 +314,9 @@ class Network:
             ws = self._workspace(len(x), dropout=masks is not None).load(self.backend.narrow(x), t, w)
             if given is not None:
                 ws.mask[1:-1] = map(self.backend.narrow, given)
+            self._narrowed()
             self._forward(ws)
-            self._backward(ws)
+            self._backward(ws, self.layout.views(self.gradient))
             ws.unload()
             return float(ws.value), self.layout.views(self.gradient.copy())
 

@@ -12,7 +12,7 @@ import numpy
 
 from .backends.numpy import dropout_key
 from .network import Network
-from .optimizers import Optimizer
+from .optimizers import Fold, Optimizer
 from .workspace import Workspace
 
 STEPS_AT_ONCE = 1024  # for which the optimizer's numbers are computed and sent to a device together
@@ -65,17 +65,32 @@ class Run:
         # Where nothing is recorded and nothing shuffled, a batch is a view of the data.
         self.gathers = self.shuffle or self.net.backend.records
         self.slots = zeros((len(self.optimizer.slots), self.net.layout.size), dtype)
+        self.fold = self._fold()
+        self.gradients = self.net.layout.views(self._target())
         self.batch = [
             zeros((N, a.shape[1]), str(a.dtype)) if self.gathers and a is not None else None for a in self.data
         ]
         self.rows = zeros(self.portion * N, "int64")
-        self.hyper = zeros((self.portion, len(self.optimizer.scalar_names)), dtype)
+        self.hyper = zeros((self.portion, len(self._scalars(0))), dtype)
         self.first: Any = zeros((), "int64")
         self.start = 0  # of the portion, in the order of the data
         self.losses, self.totals = zeros(steps, dtype), zeros(steps, dtype)
         figures = zeros((self.portion, 2), dtype)  # of each step: its loss, and the sum of its sample weights
         self.figures, self.values = figures, [[row[j : j + 1].reshape(()) for j in (0, 1)] for row in figures]
         self.recordings: dict[tuple[int, int], Callable[[], None]] = {}
+
+    def _fold(self) -> Fold | None:
+        """Return how the update is part of the products of the gradient, or None where it follows them."""
+        net, fold = self.net, self.optimizer.fold
+        if fold is None or net.architecture.l2:  # the penalty's gradient is added after the product
+            return None
+        return fold if net.backend.folds(net.layout.shapes, self.batch_size, net.dtype) else None
+
+    def _target(self) -> Any:
+        """Return what the backward pass writes: the gradient, or what the update would add it to."""
+        if self.fold is None:
+            return self.net.gradient
+        return self.slots[0] if self.fold.velocity else self.net.theta
 
     @contextlib.contextmanager
     def undone_by_failure(self) -> Iterator[None]:
@@ -90,6 +105,7 @@ class Run:
 
     def epoch(self, interrupted: Callable[[], bool]) -> float:
         """Take one step per batch; return the mean loss."""
+        self.net._narrowed()
         if self.shuffle:
             self.rng.shuffle(self.order)
         order = self.net.backend.asarray(self.order, "int64") if self.gathers else None
@@ -113,10 +129,16 @@ class Run:
             yield 1, rest
 
     def _table(self, steps: int) -> Any:
-        """Return what the optimizer's formula is given in each of the next steps (steps, its scalars)."""
-        names = self.optimizer.scalar_names
-        table = [[h[name] for name in names] for h in map(self.optimizer.hyper, range(self.t, self.t + steps))]
+        """Return what the update is given in each of the next steps (steps, its scalars)."""
+        table = [self._scalars(t) for t in range(self.t, self.t + steps)]
         return self.net.backend.asarray(table, self.net.dtype)
+
+    def _scalars(self, t: int) -> list[float]:
+        """Return what the update of step t is given: the numbers of its formula, or α and β where it is folded."""
+        h = self.optimizer.hyper(t)
+        if self.fold is not None:
+            return [-h["rate"], self.fold.keeps]
+        return [h[name] for name in self.optimizer.scalar_names]
 
     def _mean_loss(self, taken: int) -> float:
         """Return the mean loss of the steps taken in this epoch; NaN where there was none."""
@@ -157,8 +179,15 @@ class Run:
             if mask is not None:
                 backend.draw_mask(self.dropout_key, self.first, k, l, net.architecture.dropout, mask)
         net._forward(ws)
-        net._backward(ws)
-        backend.update(self.optimizer, self.hyper[k], net.theta, net.gradient, self.slots)
+        if self.fold is None:
+            net._backward(ws, self.gradients)
+            backend.update(self.optimizer, self.hyper[k], net.theta, net.gradient, self.slots, net._narrow)
+            return
+        net._backward(ws, self.gradients, self.hyper[k])
+        if self.fold.velocity:
+            backend.add(self.slots[0], net.theta, net._narrow)
+        else:
+            net._narrowed()
 
     def _batch(self, k: int, rows: int) -> list[Any]:
         """Return the examples, targets and weights of a step: views of the data, or rows gathered from it."""

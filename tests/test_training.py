@@ -369,9 +369,9 @@ def test_interrupt_within_an_epoch_ends_with_a_whole_step(monkeypatch: pytest.Mo
     """The signal comes in the backward pass of the first step; that step is finished, and no other begun."""
     net, backward = _net(), gb.Network._backward
 
-    def interrupted(self: Any, ws: Any) -> None:
+    def interrupted(self: Any, *arguments: Any) -> None:
         signal.raise_signal(signal.SIGINT)
-        backward(self, ws)
+        backward(self, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(gb.Network, "_backward", interrupted)
