@@ -62,8 +62,8 @@ class Run:
         zeros, dtype, N = self.net.backend.zeros, self.net.dtype, self.batch_size
         steps = -(-len(self.order) // N)
         self.portion = min(steps, self.net.backend.portion(self.net.flops(N)))
-        # Where nothing is recorded and nothing shuffled, a batch is a view of the data.
-        self.gathers = self.shuffle or self.net.backend.records
+        # One batch of all examples in order is the data itself; any other is gathered, to lie where recordings read it.
+        self.gathers = self.shuffle or steps > 1
         self.slots = zeros((len(self.optimizer.slots), self.net.layout.size), dtype)
         self.fold = self._fold()
         self.gradients = self.net.layout.views(self._target())

@@ -119,6 +119,12 @@ def need(request: pytest.FixtureRequest) -> Callable[[str], None]:
     return partial(_need, request.node)
 
 
+@pytest.fixture
+def unrecorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have NumPy go through every operation in every step, so that a test can look into them."""
+    monkeypatch.setattr("gpubackprop.backends.numpy.NumpyBackend.record", lambda self, work: work)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu"):

@@ -48,6 +48,7 @@ def _unfolded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NumpyBackend, "folds", lambda *_: False)
 
 
+@pytest.mark.usefixtures("unrecorded")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", FOLDED)
 def test_folded_updates_are_the_formula(name: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +78,8 @@ def test_of_one_number(name: str) -> None:
         else:
             w = optimizer.fold.keeps * w - optimizer.rate(t) * g
         theta, *slots = formula
-        NumpyBackend().update(optimizer, list(optimizer.hyper(t).values()), theta, numpy.array([g]), slots)
+        hyper = numpy.array(list(optimizer.hyper(t).values()))
+        NumpyBackend().update(optimizer, hyper, theta, numpy.array([g]), slots)
         assert [float(x[0]) for x in formula] == pytest.approx([w, v][: len(formula)], rel=1e-14)
 
 
@@ -129,9 +131,8 @@ def test_without_a_blas_to_call(monkeypatch: pytest.MonkeyPatch) -> None:
         blas.of_numpy.cache_clear()
         assert blas.of_numpy("float64") is None
         assert abs(_trained(FOLDED["plain"]) - folded).max() < 1e-12
-    add_product = blas.Blas.add_product
     with monkeypatch.context() as patch:
-        patch.setattr(blas.Blas, "add_product", lambda self, A, B, out, *scale: add_product(self, A, B, out, 1.0, 0.0))
+        patch.setattr(blas, "_TRANSPOSED", 111)
         blas.of_numpy.cache_clear()
         assert blas.of_numpy("float32") is None
     blas.of_numpy.cache_clear()
@@ -145,13 +146,14 @@ def test_products_that_are_added(shape: tuple[int, int, int], dtype: str) -> Non
     N, m, n = shape
     rng = numpy.random.default_rng(3)
     A, B, out = (rng.uniform(-4, 4, size=s).astype(dtype) for s in ((N, m), (N, n), (m, n)))
-    row, ones = out[0].copy(), numpy.ones(N, dtype)
+    row, ones = out[0].copy(), numpy.ones((1, N), dtype)
     found = blas.of_numpy(dtype)
     assert found is not None
     expected = 0.75 * out.astype("float64") - 0.5 * A.T.astype("float64") @ B
     expected_row = 0.75 * row.astype("float64") - 0.5 * B.sum(axis=0, dtype="float64")
-    found.add_product(A, B, out, -0.5, 0.75)
-    found.add_rows(B, ones, row, -0.5, 0.75)
+    scale = numpy.array([-0.5, 0.75], dtype)
+    found.product_added(A, B, out, scale)()
+    found.rows_added(B, ones, row, scale)()
     bound = 16 * N * N * numpy.finfo(dtype).eps + 1e-7 * (dtype == "float32")
     assert abs(out - expected).max() <= bound
     assert abs(row - expected_row).max() <= bound

@@ -115,6 +115,7 @@ def test_gelu_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _epoch_peak(activation="gelu") < LIMIT
 
 
+@pytest.mark.usefixtures("unrecorded")
 @pytest.mark.parametrize(
     "name", ["forward", "output_delta", "delta", "weight_gradient", "update", "gather", "draw_mask"]
 )

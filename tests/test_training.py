@@ -88,6 +88,7 @@ def test_it_is_a_plain_loop(case: str, batch_size: int) -> None:
     numpy.testing.assert_allclose(history.loss, losses, rtol=1e-12)
 
 
+@pytest.mark.usefixtures("unrecorded")
 def test_each_epoch_takes_every_example_once_in_a_new_order(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
     gather = NumpyBackend.gather

@@ -9,7 +9,9 @@ there is no `Blas`.
 from __future__ import annotations
 
 import ctypes
-from functools import cache
+import importlib
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy
@@ -35,18 +37,41 @@ class Blas:
         gemm.restype = gemv.restype = None
         self._gemm, self._gemv = gemm, gemv
 
-    def add_product(self, A: Any, B: Any, out: Any, alpha: float, beta: float) -> None:
-        """out ← β out + α Aᵀ B; A (N, m), B (N, n), out (m, n), all contiguous and of the type."""
-        (N, m), n = A.shape, B.shape[1]
-        pointers = A.ctypes.data, B.ctypes.data, out.ctypes.data
-        flags = _ROW_MAJOR, _TRANSPOSED, _PLAIN
-        self._gemm(*flags, m, n, N, alpha, pointers[0], m, pointers[1], n, beta, pointers[2], n)
+    def product_added(self, A: Any, B: Any, out: Any, scale: Any) -> Callable[[], None]:
+        """Return what does out ← β out + α Aᵀ B, with what the scale is then.
 
-    def add_rows(self, A: Any, ones: Any, out: Any, alpha: float, beta: float) -> None:
-        """out ← β out + α Σ_rows A; A (N, n), ones (N,), which are ones, out (n,), all contiguous and of the type."""
+        Args:
+            A: (N, m), contiguous and of the type, as all are.
+            B: (N, n).
+            out: (m, n), changed in place.
+            scale: (α, β).
+        """
+        (N, m), n = A.shape, B.shape[1]
+        a, b, c = A.ctypes.data, B.ctypes.data, out.ctypes.data
+        gemm = partial(self._gemm, _ROW_MAJOR, _TRANSPOSED, _PLAIN, m, n, N)
+        return partial(_called, gemm, scale, (a, m, b, n), (c, n), (A, B, out))
+
+    def rows_added(self, A: Any, ones: Any, out: Any, scale: Any) -> Callable[[], None]:
+        """Return what does out ← β out + α Σ_rows A, with what the scale is then.
+
+        Args:
+            A: (N, n), contiguous and of the type, as all are.
+            ones: (1, N), ones.
+            out: (n,), changed in place.
+            scale: (α, β).
+        """
         N, n = A.shape
-        pointers = A.ctypes.data, ones.ctypes.data, out.ctypes.data
-        self._gemv(_ROW_MAJOR, _TRANSPOSED, N, n, alpha, pointers[0], n, pointers[1], 1, beta, pointers[2], 1)
+        a, b, c = A.ctypes.data, ones.ctypes.data, out.ctypes.data
+        gemv = partial(self._gemv, _ROW_MAJOR, _TRANSPOSED, N, n)
+        return partial(_called, gemv, scale, (a, n, b, 1), (c, 1), (A, ones, out))
+
+
+def _called(
+    function: Any, scale: Any, operands: tuple[int, ...], out: tuple[int, ...], arrays: tuple[Any, ...]
+) -> None:
+    """Call a function of the library on pointers; the arrays are those that they point into, and so live as long."""
+    alpha, beta = scale.tolist()
+    function(alpha, *operands, beta, *out)
 
 
 @cache
@@ -56,8 +81,9 @@ def of_numpy(dtype: str) -> Blas | None:
         return None
     letter, number = _LETTERS[dtype], ctypes.c_float if dtype == "float32" else ctypes.c_double
     try:
-        library = ctypes.CDLL(numpy._core._multiarray_umath.__file__)  # its symbols include those of what it links
-    except (AttributeError, OSError):
+        core = importlib.import_module("numpy._core._multiarray_umath")
+        library = ctypes.CDLL(str(core.__file__))  # its symbols include those of what it links
+    except (ImportError, OSError):
         return None
     for name in _NAMES:
         gemm, gemv = (getattr(library, name.format(letter + kind), None) for kind in ("gemm", "gemv"))
@@ -71,6 +97,7 @@ def _computes(blas: Blas, dtype: str) -> bool:
     """Return whether products of small whole numbers, exact in any order, come out right."""
     A, B = (numpy.arange(15, dtype=dtype).reshape(5, 3) + k for k in (1, -7))
     out, row, ones = numpy.ones((3, 3), dtype), numpy.ones(3, dtype), numpy.ones(5, dtype)
-    blas.add_product(A, B, out, -2.0, 3.0)
-    blas.add_rows(A, ones, row, -2.0, 3.0)
+    scale = numpy.array([-2.0, 3.0])
+    blas.product_added(A, B, out, scale)()
+    blas.rows_added(A, ones, row, scale)()
     return bool((out == 3 - 2 * A.T @ B).all() and (row == 3 - 2 * A.sum(axis=0)).all())

@@ -12,6 +12,7 @@ import contextlib
 import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -22,6 +23,7 @@ from . import blas, threads
 from .erf import erf
 from .operations import complex_operations, real_operations
 from .program import Program, Scratch
+from .tape import Recording, Tape, Taped
 
 if TYPE_CHECKING:
     from ..activations import Activation
@@ -41,18 +43,17 @@ class NumpyBackend:
         block: elements to a block of scratch memory; a handful of blocks fit the second-level cache.
         precisions: what `Network` may be given as its precision.
         engine: how training steps run.
-        records: whether `record` returns something that repeats itself, on the same arrays.
     """
 
     name = "numpy"
-    engine = "NumPy calls one by one"
-    records = False
+    engine = "NumPy calls, recorded in the first step"
     block = 16_384
     precisions: tuple[str, ...] = ("float32",)
 
     def __init__(self, xp: Any = numpy) -> None:
-        self.xp = xp
-        self._operations = {False: real_operations(xp, self._erf()), True: complex_operations(xp)}
+        self._tape = Tape()
+        self.xp = Taped(xp, self._tape) if xp is numpy else xp
+        self._operations = {False: real_operations(self.xp, self._erf()), True: complex_operations(xp)}
         self._programs: weakref.WeakKeyDictionary[Trace, dict[tuple[Any, ...], Program]] = weakref.WeakKeyDictionary()
         self._scratch = Scratch()
 
@@ -62,7 +63,7 @@ class NumpyBackend:
             from scipy.special import erf as scipy_erf
         except ImportError:
             return None
-        return scipy_erf
+        return partial(self._tape.do, scipy_erf)
 
     @property
     def description(self) -> str:
@@ -136,12 +137,13 @@ class NumpyBackend:
         return 1
 
     def put(self, buffer: Any, values: Any) -> Any:
-        """Return values where recorded work finds them: as they are where nothing is recorded, else in the buffer."""
-        return values
+        """Copy values into the front of a buffer, where recorded work finds them; return the buffer."""
+        buffer[... if isinstance(values, int) else slice(len(values))] = values
+        return buffer
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Return a function that does the work, as often as it is called, on arrays that stay the same."""
-        return work
+        return Recording(self._tape, work)
 
     # -- formulas ------------------------------------------------------------------------------------------------
 
@@ -156,8 +158,10 @@ class NumpyBackend:
             programs[key] = Program(spelled, overwrites)
         dtype = {"real": str(outputs[0].dtype), "truth": "bool"}
 
-        def scratch(kind: str, number: int, size: int) -> Any:
-            return self._scratch.take(self.xp, dtype[kind], number, size)
+        def scratch(kind: str, key: Any, size: int) -> Any:
+            if kind == "filled":
+                return self._scratch.filled(self.xp, dtype["real"], key, size)
+            return self._scratch.take(self.xp, dtype[kind], key, size)
 
         programs[key].run(self._operations[is_complex], inputs, outputs, self.block, scratch)
 
@@ -221,11 +225,10 @@ class NumpyBackend:
             rate: share of the units to drop.
             mask: (N, n), written.
         """
-        generator = numpy.random.Generator(numpy.random.Philox(counter=(0, layer, int(first) + k, 0), key=key))
         uniform = self._scratch.take(numpy, "float32", "uniform", mask.size).reshape(mask.shape)
-        generator.random(out=uniform, dtype="float32")
-        numpy.greater_equal(uniform, rate, out=mask)
-        numpy.multiply(mask, 1.0 / (1.0 - rate), out=mask)
+        self._tape.do(_draw, key, first, k, layer, uniform)
+        self.xp.greater_equal(uniform, rate, out=mask)
+        self.xp.multiply(mask, 1.0 / (1.0 - rate), out=mask)
 
     def output_delta(
         self,
@@ -309,7 +312,7 @@ class NumpyBackend:
         if scale is None:
             self._product(h.T, delta, dW)
         else:
-            self._blas(dW).add_product(h, delta, dW, *map(float, scale))
+            self._tape.do(self._blas(dW).product_added(h, delta, dW, scale))
 
     def join(self) -> None:
         """Order what follows after all of `weight_gradient` and `penalty`, which a device runs beside `delta`."""
@@ -323,8 +326,9 @@ class NumpyBackend:
             dW: (m, n), changed in place, or None.
             value: (), the loss, changed in place.
         """
-        flat = W.reshape(-1)
-        self.xp.add(value, 0.5 * l2 * self.xp.dot(flat, flat), out=value)
+        squares = self._squares_of(W)
+        self.xp.multiply(squares, 0.5 * l2, out=squares)
+        self.xp.add(value, squares, out=value)
         if dW is not None:
             self._run(_PENALTY, {"g": dW, "W": W, "l2": l2}, [dW], ["g"])
 
@@ -342,10 +346,10 @@ class NumpyBackend:
             narrow: θ in the type of storage (P,), written, where that is another type, else None.
         """
         inputs = {"w": theta, "g": gradient, **dict(zip(optimizer.slots, slots, strict=True))}
-        inputs |= dict(zip(optimizer.scalar_names, hyper, strict=True))
+        inputs |= {name: hyper[j : j + 1].reshape(()) for j, name in enumerate(optimizer.scalar_names)}
         if optimizer.clip_norm is not None:
             inputs["clip"] = self._temporary("clip", theta, ())
-            self._run(optimizer.clip_factor, {"squares": self.xp.dot(gradient, gradient)}, [inputs["clip"]])
+            self._run(optimizer.clip_factor, {"squares": self._squares_of(gradient)}, [inputs["clip"]])
         self._run(optimizer.update, inputs, [theta, *slots], ["w", *optimizer.slots])
 
     def folds(self, shapes: Sequence[tuple[int, int]], rows: int, dtype: str) -> bool:
@@ -356,7 +360,7 @@ class NumpyBackend:
             rows: N.
             dtype: of the parameters.
         """
-        return self.xp is numpy and blas.of_numpy(dtype) is not None
+        return isinstance(self.xp, Taped) and blas.of_numpy(dtype) is not None
 
     def add(self, x: Any, out: Any, narrow: Any = None) -> None:
         """out ← out + x, and `narrow` its copy in the type of storage where there is such; x (P,), out (P,)."""
@@ -374,18 +378,22 @@ class NumpyBackend:
         if scale is None:
             self._product(ones, delta, db[None])
         else:
-            self._blas(db).add_rows(delta, ones, db, *map(float, scale))
+            self._tape.do(self._blas(db).rows_added(delta, ones, db, scale))
 
     def _ones(self, delta: Any) -> Any:
         """Return a row of as many ones as δ has rows (1, N)."""
-        ones = self._scratch.take(self.xp, str(delta.dtype), "ones", len(delta))
-        ones[...] = 1.0
-        return ones[None]
+        return self._scratch.filled(self.xp, str(delta.dtype), 1.0, len(delta))[None]
 
     def _blas(self, x: Any) -> blas.Blas:
         found = blas.of_numpy(str(x.dtype))
         assert found is not None, "asked to fold where `folds` said no"
         return found
+
+    def _squares_of(self, x: Any) -> Any:
+        """Return Σ x² (), in scratch memory."""
+        flat, squares = x.reshape(-1), self._temporary("squares", x, ())
+        self.xp.dot(flat, flat, out=squares)
+        return squares
 
     def _product(self, A: Any, B: Any, out: Any) -> None:
         """out = A B; A (i, j), B (j, k), out (i, k)."""
@@ -442,6 +450,12 @@ class NumpyBackend:
 def dropout_key(seed: int | None) -> Any:
     """Return the key from which `NumpyBackend.draw_mask` draws: two integers, made of a seed; new ones of None."""
     return numpy.random.Philox(seed).state["state"]["key"]
+
+
+def _draw(key: Any, first: Any, k: int, layer: int, out: Any) -> None:
+    """Write uniform numbers of the step `first` + k and of a layer."""
+    philox = numpy.random.Philox(counter=(0, layer, int(first) + k, 0), key=key)
+    numpy.random.Generator(philox).random(out=out, dtype="float32")
 
 
 def _penalty(m: Any, g: Any, W: Any, l2: Any) -> Any:
