@@ -91,8 +91,11 @@ class Workspace:
         if rows != self._part[0]:
             part = copy.copy(self)
             self._part = rows, part
+            views: dict[int, Any] = {}  # what is one array stays one
             for name in ("z", "a", "h", "mask", "delta", "weights"):
-                setattr(part, name, [buffer if buffer is None else buffer[:rows] for buffer in getattr(self, name)])
+                buffers = getattr(self, name)
+                views |= {id(b): None if b is None else b[:rows] for b in buffers if id(b) not in views}
+                setattr(part, name, [views[id(b)] for b in buffers])
         return self._part[1]
 
     def unload(self) -> None:
