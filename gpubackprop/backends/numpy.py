@@ -228,7 +228,17 @@ class NumpyBackend:
         numpy.multiply(mask, 1.0 / (1.0 - rate), out=mask)
 
     def output_delta(
-        self, loss: Loss, activation: Activation, y: Any, z: Any, a: Any, weight: Any, delta: Any, db: Any, value: Any
+        self,
+        loss: Loss,
+        activation: Activation,
+        y: Any,
+        z: Any,
+        a: Any,
+        weight: Any,
+        delta: Any,
+        db: Any,
+        value: Any,
+        scale: Any = None,
     ) -> None:
         """(3, 6) The loss of the batch, δ_L = ∂L/∂a ⊙ σ'(z_L), and ∂L/∂b_L = Σ_rows δ_L.
 
@@ -242,6 +252,7 @@ class NumpyBackend:
             delta: (N, n), written.
             db: (n,), written, or None.
             value: (), the loss, written.
+            scale: [α, β] (2,), or None: db ← β db + α Σ_rows δ_L.
         """
         self._loss(loss, activation, y, z, a, delta)
         self.xp.multiply(delta, weight, out=delta)
@@ -256,7 +267,16 @@ class NumpyBackend:
             self.xp.sum(delta, axis=0, out=db)
 
     def delta(
-        self, activation: Activation, delta_next: Any, W_next: Any, mask: Any, z: Any, a: Any, delta: Any, db: Any
+        self,
+        activation: Activation,
+        delta_next: Any,
+        W_next: Any,
+        mask: Any,
+        z: Any,
+        a: Any,
+        delta: Any,
+        db: Any,
+        scale: Any = None,
     ) -> None:
         """(4, 6) δ_l = (δ_{l+1} W_{l+1}ᵀ) ⊙ mask ⊙ σ'(z_l), and ∂L/∂b_l = Σ_rows δ_l.
 
@@ -269,6 +289,7 @@ class NumpyBackend:
             a: a_l (N, m), before dropout.
             delta: δ_l (N, m), written.
             db: (m,), written.
+            scale: [α, β] (2,), or None: db ← β db + α Σ_rows δ_l.
         """
         self._product(delta_next, W_next.T, delta)
         if mask is not None:
@@ -276,8 +297,20 @@ class NumpyBackend:
         self._times_slope(activation, z, a, delta)
         self.xp.sum(delta, axis=0, out=db)
 
-    def weight_gradient(self, h: Any, delta: Any, dW: Any) -> None:
-        """(5) ∂L/∂W = hᵀ δ; h (N, m), δ (N, n), dW (m, n) out."""
+    def folds(self, optimizer: Optimizer, shapes: Sequence[tuple[int, int]], rows: int, dtype: str) -> bool:
+        """Return whether (7) is faster as a part of (5), scaled by `scale`, than as an update of all of θ."""
+        return False
+
+    def weight_gradient(self, h: Any, delta: Any, dW: Any, scale: Any = None, beside: bool = True) -> None:
+        """(5) ∂L/∂W = hᵀ δ.
+
+        Args:
+            h: h_{l-1} (N, m).
+            delta: δ_l (N, n).
+            dW: (m, n), written.
+            scale: [α, β] (2,), or None: dW ← β dW + α hᵀ δ.
+            beside: whether a device has something to do meanwhile that does not need it.
+        """
         self._product(h.T, delta, dW)
 
     def join(self) -> None:
@@ -297,7 +330,9 @@ class NumpyBackend:
         if dW is not None:
             self._run(_PENALTY, {"g": dW, "W": W, "l2": l2}, [dW], ["g"])
 
-    def update(self, optimizer: Optimizer, hyper: Any, theta: Any, gradient: Any, slots: Any) -> None:
+    def update(
+        self, optimizer: Optimizer, hyper: Any, theta: Any, gradient: Any, slots: Any, narrow: Any = None
+    ) -> None:
         """(7, 8) θ ← step(θ, ∂L/∂θ).
 
         Args:
@@ -306,6 +341,7 @@ class NumpyBackend:
             theta: (P,), changed in place.
             gradient: (P,).
             slots: what the optimizer keeps (its slots, P), changed in place.
+            narrow: θ in the type of storage (P,), written where `storage` is another type than θ's; or None.
         """
         inputs = {"w": theta, "g": gradient, **dict(zip(optimizer.slots, slots, strict=True))}
         inputs |= dict(zip(optimizer.scalar_names, hyper, strict=True))
@@ -313,6 +349,10 @@ class NumpyBackend:
             inputs["clip"] = self._temporary("clip", theta, ())
             self._run(optimizer.clip_factor, {"squares": self.xp.dot(gradient, gradient)}, [inputs["clip"]])
         self._run(optimizer.update, inputs, [theta, *slots], ["w", *optimizer.slots])
+
+    def add(self, x: Any, out: Any, narrow: Any = None) -> None:
+        """out ← out + x, of one size; and into `narrow`, as `update` does."""
+        self.xp.add(out, x, out=out)
 
     # -- parts of the equations ----------------------------------------------------------------------------------
 
