@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -30,7 +30,7 @@ class Clock:
 
     def __init__(self, xp: Any, choices: Choices) -> None:
         self._xp, self._choices = xp, choices
-        self.taken: dict[Hashable, str] = {}
+        self.taken: dict[tuple[Any, ...], str] = {}
 
     def fastest(self, key: tuple[Any, ...], ways: Mapping[str, Callable[[], None]]) -> str:
         """Return the name of a way: the first, unless another is clearly faster.

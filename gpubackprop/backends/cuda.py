@@ -343,6 +343,12 @@ class CudaBackend(NumpyBackend):
         assert self.products is not None
         return self.products.clock.fastest((*key, self.precision), {"plain": plain, "fused": fused}) == "fused"
 
+    @property
+    def choices(self) -> dict[str, str]:
+        """What the clock took in this process, "plain" or "fused", by operation, function, sizes and types."""
+        taken = self.products.clock.taken if self.products else {}
+        return {" ".join(map(str, key)): way for key, way in taken.items() if way in ("plain", "fused")}
+
     def folds(self, optimizer: Optimizer, shapes: Sequence[tuple[int, int]], rows: int, dtype: str) -> bool:
         """Return whether (7) is faster as a part of (5) than as an update of all of θ, by the clock.
 
