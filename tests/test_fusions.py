@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import gpubackprop as gb
 from gpubackprop.activations import ACTIVATIONS
 from gpubackprop.backends import clock, devices, fusions
 from gpubackprop.backends.choices import Choices
-from gpubackprop.backends.cublaslt import EPILOGUES
+from gpubackprop.backends.cublaslt import EPILOGUES, Plan
 from gpubackprop.backends.products import Epilogue, Products
 from gpubackprop.optimizers import SGD
 
@@ -179,32 +179,44 @@ def test_another_way_has_to_be_clearly_faster(factor: float, way: str, graphs: A
     assert [made.fastest(("a",), ways) for _ in range(2)] == [way, way]
 
 
-def test_threads_do_not_take_each_others_bias(graphs: Any) -> None:
+def test_a_z_that_is_needed_later_is_written(graphs: Any) -> None:
+    """By an epilogue that writes it; one that does not is not taken, as for a loss that reads z of such a layer."""
+    z, a, b = (graphs.ones(shape, "float32") for shape in ((4, 8), (4, 8), 8))
+    found = {
+        name: [fusions.forward(ACTIVATIONS[name], b, None, first, a) for first in (z, a)]
+        for name in ("identity", "relu", "gelu_tanh")
+    }
+    assert {name: [e is not None for e in pair] for name, pair in found.items()} == {
+        "identity": [False, True],
+        "relu": [False, True],
+        "gelu_tanh": [True, False],
+    }
+
+
+def test_threads_do_not_take_each_others_bias(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The descriptor holds the pointer to it, and threads share the descriptor."""
-    products = host_cublaslt.products(graphs)
-    zeros = graphs.zeros((4, 4), "float32")
+    products, point = host_cublaslt.products(graphs), Plan.point
+    zeros, wrong = graphs.zeros((4, 4), "float32"), []
     biases = [graphs.ones(4, "float32") * float(k) for k in (1, 2)]
-    wrong: list[float] = []
-    for b in biases:  # what is chosen and allocated at the first call
-        products(zeros, zeros, graphs.empty((4, 4), "float32"), epilogue=Epilogue("bias", b))
+    outs = [graphs.zeros((4, 4), "float32") for _ in biases]
+    for b, out in zip(biases, outs, strict=True):  # what is chosen and allocated at the first call
+        products(zeros, zeros, out, epilogue=Epilogue("bias", b))
 
-    def work(b: Any, out: Any, value: float) -> None:
-        for _ in range(300):
+    def slow(self: Plan, vector: int, matrix: int) -> None:
+        point(self, vector, matrix)
+        time.sleep(0.001)  # here another thread would point elsewhere
+
+    def work(b: Any, out: Any) -> None:
+        for _ in range(20):
             products(zeros, zeros, out, epilogue=Epilogue("bias", b))
-            wrong.extend(x for x in out._host.flat if x != value)
+            wrong.extend(out._host[out._host != b._host])
 
-    threads = [
-        threading.Thread(target=work, args=(b, graphs.empty((4, 4), "float32"), k + 1.0)) for k, b in enumerate(biases)
-    ]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
+    monkeypatch.setattr(Plan, "point", slow)
+    threads = [threading.Thread(target=work, args=pair) for pair in zip(biases, outs, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert wrong == []
 
 
