@@ -197,10 +197,11 @@ def test_threads_do_not_take_each_others_bias(graphs: Any, monkeypatch: pytest.M
     """The descriptor holds the pointer to it, and threads share the descriptor."""
     products, point = host_cublaslt.products(graphs), Plan.point
     zeros, wrong = graphs.zeros((4, 4), "float32"), []
-    biases = [graphs.ones(4, "float32") * float(k) for k in (1, 2)]
-    outs = [graphs.zeros((4, 4), "float32") for _ in biases]
+    memory = graphs.asarray(np.arange(4 * 256.0).reshape(4, 256), "float32")  # of one alignment, and so of one kind
+    biases, outs = [memory[k, :4] for k in (0, 1)], [memory[k, :16].reshape(4, 4) for k in (2, 3)]
     for b, out in zip(biases, outs, strict=True):  # what is chosen and allocated at the first call
         products(zeros, zeros, out, epilogue=Epilogue("bias", b))
+    assert len(products._chosen) == 1
 
     def slow(self: Plan, vector: int, matrix: int) -> None:
         point(self, vector, matrix)
