@@ -87,6 +87,8 @@ class Fold:
         self._backend, self._optimizer, self._shapes = backend, optimizer, shapes
         self._starts = [0, *accumulate(-(-m * n // _APART) * _APART for m, n in shapes)]
         self._theta, self._gradient = (zeros(self._starts[-1], dtype) for _ in range(2))
+        stored_theta = backend.narrow(self._theta)
+        self._narrow = None if stored_theta is self._theta else stored_theta
         self._slots = zeros((len(optimizer.slots), self._starts[-1]), dtype)
         self._hyper = zeros(len(optimizer.scalar_names), dtype)
         self._scale = backend.asarray([-1e-3, 1.0], dtype)
@@ -101,13 +103,15 @@ class Fold:
         """Compute ∂L/∂W of every layer, then update all of θ."""
         for (hT, delta), dW in zip(self._operands, self._views(self._gradient), strict=True):
             self._backend._product(hT, delta, dW)
-        self._backend.update(self._optimizer, self._hyper, self._theta, self._gradient, self._slots)
+        self._backend.update(self._optimizer, self._hyper, self._theta, self._gradient, self._slots, self._narrow)
 
     def folded(self) -> None:
-        """Add to every W, or to its velocity and that to θ."""
+        """Add to every W, or to its velocity and that to θ; θ in the type of storage is then written by itself."""
         assert self._backend.products is not None
         target = self._slots[0] if self._optimizer.slots else self._theta
         for (hT, delta), W in zip(self._operands, self._views(target), strict=True):
             self._backend.products(hT, delta, W, scale=self._scale)
         if self._optimizer.slots:
-            self._backend.add(target, self._theta)
+            self._backend.add(target, self._theta, self._narrow)
+        else:
+            self._backend.narrow(self._theta, self._narrow)
