@@ -16,7 +16,7 @@ from . import fusions, sources
 from .graphs import Beside, Recording
 from .kernels import ROWS_A_THREAD, Kernels, vector
 from .numpy import NumpyBackend
-from .products import Products
+from .products import Epilogue, Products
 from .sources import ADD, CAST, DROPOUT, GATHER, PENALTY, SUM_ROWS, Source
 
 if TYPE_CHECKING:
@@ -248,22 +248,20 @@ class CudaBackend(NumpyBackend):
     ) -> None:
         """(4, 6) δ_l = (δ_{l+1} W_{l+1}ᵀ) ⊙ mask ⊙ σ'(z_l), and ∂L/∂b_l; see `NumpyBackend.delta`."""
         plain = partial(self._delta, activation, delta_next, W_next, mask, z, a, delta, scale)
-        if self.products is None or fusions.delta(activation, mask, z, db) is None:
+        epilogue = fusions.delta(activation, mask, z, db) if self.products else None
+        if epilogue is None:
             plain(db)
             return
-        fused = partial(self._fused_delta, activation, delta_next, W_next, z, delta, scale)
+        fused = partial(self._fused_delta, epilogue, delta_next, W_next, delta, scale)
         key = ("delta", activation.epilogue, len(delta), *W_next.shape, delta.dtype, scale is not None)
         trial = db if scale is None else self._temporary("trial", db, db.shape)  # to db it is added once
         (fused if self._fuses(key, partial(plain, trial), partial(fused, trial)) else plain)(db)
 
-    def _fused_delta(
-        self, activation: Activation, delta_next: Any, W_next: Any, z: Any, delta: Any, scale: Any, db: Any
-    ) -> None:
+    def _fused_delta(self, epilogue: Epilogue, delta_next: Any, W_next: Any, delta: Any, scale: Any, db: Any) -> None:
+        """The same in one product, whose sums a second stage adds to ∂L/∂b where there is a scale."""
         assert self.products is not None
         sums = db if scale is None else self._temporary("sums", db, (1, db.size))
-        epilogue = fusions.delta(activation, None, z, sums)
-        assert epilogue is not None
-        self.products(delta_next, W_next.T, delta, epilogue=epilogue)
+        self.products(delta_next, W_next.T, delta, epilogue=epilogue._replace(vector=sums))
         if scale is not None:
             self._sum_rows(sums, db, scale)
 
