@@ -28,6 +28,7 @@ class Expressions(CudaBackend):
     delta = NumpyBackend.delta
     penalty = NumpyBackend.penalty
     update = NumpyBackend.update
+    add = NumpyBackend.add
     _sum = NumpyBackend._sum
 
     def _erf(self) -> Any:

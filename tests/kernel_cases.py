@@ -110,7 +110,7 @@ def rounding() -> Case:
     return dataclasses.replace(case, arguments=arguments, label="rounding", exact=True)
 
 
-def _scaled(case: Case) -> Case:
+def scaled(case: Case) -> Case:
     """The same call, whose sums are added to what is in db: db ← 0.75 db − 0.5 Σ δ."""
     arguments = {**case.arguments, "scale": Given(np.array([-0.5, 0.75]), stored=False)}
     arguments["db"] = Given(_numbers(case.arguments["db"].values.shape, 6), stored=False)
@@ -257,8 +257,8 @@ def shape_cases() -> Iterator[Case]:
     for shape in SHAPES:
         yield from (forward(gelu, shape), forward(tanh, shape, in_place=True), forward(gelu, shape, mask=True))
         yield from (forward(softmax, shape), forward(softmax, shape, in_place=True))
-        yield from (delta(gelu, shape), delta(tanh, shape, mask=True), _scaled(delta(gelu, shape)))
-        yield from (_scaled(output(mse, gelu, shape)), _scaled(output(cross_entropy, softmax, shape, weights=True)))
+        yield from (delta(gelu, shape), delta(tanh, shape, mask=True), scaled(delta(gelu, shape)))
+        yield from (scaled(output(mse, gelu, shape)), scaled(output(cross_entropy, softmax, shape, weights=True)))
         yield from (output(mse, tanh, shape), output(mse, gelu, shape, weights=True))
         yield from (output(binary_cross_entropy, sigmoid, shape), output(mse, tanh, shape, bias=False))
         yield from (output(cross_entropy, softmax, shape), output(cross_entropy, softmax, shape, weights=True))
