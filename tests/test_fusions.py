@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from gpubackprop.backends.choices import Choices
 from gpubackprop.backends.cublaslt import EPILOGUES, Plan
 from gpubackprop.backends.products import Epilogue, Products
 from gpubackprop.optimizers import SGD
+from gpubackprop.workspace import Workspace
 
 RNG = np.random.default_rng(7)
 X, Y = RNG.normal(size=(50, 6)), RNG.normal(size=(50, 3))
@@ -352,3 +354,51 @@ def test_nothing_is_folded_without_the_library_or_without_memory(graphs: Any, mo
     forget()
     assert not _network("tanh", "cuda").backend.folds(SGD(0.1), SHAPES, 5, "float32")
     assert not _network("tanh", "numpy").backend.folds(SGD(0.1), SHAPES, 5, "float32")
+
+
+def _folded_step(net: gb.Network, ws: Any, scale: Any) -> None:
+    """Equations 1 to 8, with 7 in the products of 5 and 8 in the sums of 6: W_l is read before it is changed."""
+    backend, L = net.backend, len(net.parameters)
+    net._forward(ws)
+    backend.output_delta(
+        net.loss, net.activations[-1], ws.y, ws.z[L], ws.a[L], ws.weight, ws.delta[L], net.parameters[-1][1], ws.value,
+        scale,
+    )  # fmt: skip
+    for l in range(L, 0, -1):
+        if l > 1:
+            sigma, W, b = net.activations[l - 2], net._operands[l - 1], net.parameters[l - 2][1]
+            buffers = ws.mask[l - 1], ws.z[l - 1], ws.a[l - 1], ws.delta[l - 1]
+            backend.delta(sigma, ws.delta[l], W, *buffers, b, scale)
+        backend.weight_gradient(ws.h[l - 1], ws.delta[l], net.parameters[l - 1][0], scale, beside=l > 1)
+    backend.join()
+
+
+@pytest.mark.parametrize("margin", [PLAIN, FUSED])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("activation", ["gelu_tanh", "tanh"])
+def test_folded_steps_are_those_of_gradient_descent(
+    activation: str, precision: str, margin: float, cuda: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Launched and replayed, at a rate that changes from step to step."""
+    monkeypatch.setattr(clock, "MARGIN", margin)
+    thetas, rates = [], (0.1, 0.05, 0.2, 0.1)
+    reference = _network(activation, "numpy", dtype="float64")
+    for rate in rates:
+        reference.loss_and_gradients(X, Y)
+        reference.theta[...] -= rate * reference.gradient
+    for records in (False, True):
+        net = _network(activation, cuda, precision=precision)
+        backend = net.backend
+        with backend.running(0.0):
+            ws = Workspace(net.architecture, backend, 50)
+            x, y, scale = _arrays(backend, X, Y, np.array([0.0, 1.0]))
+            ws.load(backend.narrow(x), y)
+            step = partial(_folded_step, net, ws, scale)
+            step = backend.record(step) if records else step
+            for rate in rates:
+                scale[0:1] = -rate
+                step()
+            thetas.append(backend.to_numpy(net.theta))
+    assert thetas[0].tobytes() == thetas[1].tobytes()
+    within = 1e-5 if precision == "float32" else 2.0**-6  # operands of 8 bits, and changes that are small beside θ
+    np.testing.assert_allclose(thetas[0], reference.theta, rtol=within, atol=within)
