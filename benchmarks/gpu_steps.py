@@ -79,7 +79,8 @@ def compare(cupy: Any, machine: dict[str, str], arguments: argparse.Namespace, o
     """Measure the device and all workloads; show and write each when it is done."""
     rounds = QUICK_ROUNDS if arguments.quick else ROUNDS
     report: dict[str, Any] = {"machine": machine, "rounds": rounds}
-    report["constants"] = constants(resolve("cuda"), rounds, time.perf_counter)
+    backend = resolve("cuda")
+    report["constants"] = constants(backend, rounds, time.perf_counter)
     report["peers"], report["workloads"] = {}, []
     print("\n".join(heading(report)))
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +89,8 @@ def compare(cupy: Any, machine: dict[str, str], arguments: argparse.Namespace, o
         made = compared(workload, contenders, rounds, time.perf_counter, partial(_free, cupy))
         report["workloads"].append(made)
         report["peers"] = versions()
+        # What is done in a product instead of behind it, and what is not, as the clock of this device has it.
+        report["choices"] = {p: backend.with_precision(p).choices for p in backend.precisions}
         print("\n".join(table(made)), flush=True)
         out.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         del contenders

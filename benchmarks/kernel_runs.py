@@ -174,12 +174,13 @@ def _one_update(m: Arrays, optimizer: Optimizer, formula: str) -> Case:
     n, theta, g = m.elements, m.theta, m.g
     hyper = m.backend.asarray(numpy.array(list(optimizer.hyper(1).values())), str(theta.dtype))
     slots = m.slots[: len(optimizer.slots)]
+    narrow = m.out if m.storage == "uint16" else None
     return Case(
         "update",
-        formula,
+        f"{formula}{'' if narrow is None else ', θ stored'}",
         (n,),
-        (theta, theta, g, hyper, slots, slots),
-        lambda: m.backend.update(optimizer, hyper, theta, g, slots),
+        (theta, theta, g, hyper, slots, slots, *(() if narrow is None else (narrow,))),
+        lambda: m.backend.update(optimizer, hyper, theta, g, slots, narrow),
     )
 
 

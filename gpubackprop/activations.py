@@ -25,6 +25,8 @@ class Activation(Row):
         sigma_prime: ``sigma_prime(m, z, a)`` returns σ'(z).
         analytic: False where σ has a kink; `check_gradients` then takes central differences unless told otherwise.
         initializer: name of the initializer that ``initializer="auto"`` takes for a layer that feeds this function.
+        epilogue: what libraries of matrix products call the same function where they offer it at the end of a product:
+            "identity", "relu", or "gelu", which is its approximation by tanh there; None: they have none.
 
     Raises:
         InvalidValue: a formula that cannot be traced or is missing, or a parameter outside its limits.
@@ -35,6 +37,7 @@ class Activation(Row):
     sigma_prime: Formula | None
     analytic: bool = True
     initializer: str = "glorot_uniform"
+    epilogue: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,7 +127,7 @@ _SQRT_2 = math.sqrt(2)
 _SQRT_2_PI = math.sqrt(2 * math.pi)
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554804934, 1.6732632423543772848  # Klambauer et al. 2017, section 2
 
-identity = Activation("identity", lambda m, z: z, lambda m, z, a: 1.0)
+identity = Activation("identity", lambda m, z: z, lambda m, z, a: 1.0, epilogue="identity")
 sigmoid = Activation("sigmoid", _logistic, lambda m, z, a: a * (1.0 - a))
 tanh = Activation("tanh", lambda m, z: m.tanh(z), lambda m, z, a: 1.0 - a * a)
 relu = Activation(
@@ -133,6 +136,7 @@ relu = Activation(
     lambda m, z, a: m.where(a > 0.0, 1.0, 0.0),
     analytic=False,
     initializer="he_uniform",
+    epilogue="relu",
 )
 leaky_relu = Activation(
     "leaky_relu",
@@ -164,7 +168,11 @@ gelu = Activation(  # Hendrycks, Gimpel 2016
     "gelu", lambda m, z: 0.5 * z * (1.0 + m.erf(z / _SQRT_2)), _gelu_prime, initializer="he_uniform"
 )
 gelu_tanh = Activation(  # its approximation, section 2 there
-    "gelu_tanh", lambda m, z: 0.5 * z * (1.0 + _gelu_tanh_inner(m, z)), _gelu_tanh_prime, initializer="he_uniform"
+    "gelu_tanh",
+    lambda m, z: 0.5 * z * (1.0 + _gelu_tanh_inner(m, z)),
+    _gelu_tanh_prime,
+    initializer="he_uniform",
+    epilogue="gelu",
 )
 silu = Activation("silu", lambda m, z: z * _logistic(m, z), _silu_prime, initializer="he_uniform")
 mish = Activation(  # Misra 2020

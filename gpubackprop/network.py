@@ -187,7 +187,7 @@ class Network:
                 sigma, db, W = self.activations[l - 2], gradients[l - 2][1], self._operands[l - 1]
                 backend.delta(sigma, delta[l], W, ws.mask[l - 1], ws.z[l - 1], ws.a[l - 1], delta[l - 1], db, scale)
             dW = gradients[l - 1][0]
-            backend.weight_gradient(ws.h[l - 1], delta[l], dW, scale)  # ∂L/∂W_l = a_{l-1}ᵀ δ_l   (5)
+            backend.weight_gradient(ws.h[l - 1], delta[l], dW, scale, beside=l > 1)  # ∂L/∂W_l = a_{l-1}ᵀ δ_l   (5)
             if l2:
                 backend.penalty(l2, self._parameters[l - 1][0], dW, ws.value)
         backend.join()

@@ -84,7 +84,7 @@ class Run:
         net, fold = self.net, self.optimizer.fold
         if fold is None or net.architecture.l2:  # the penalty's gradient is added after the product
             return None
-        return fold if net.backend.folds(net.layout.shapes, self.batch_size, net.dtype) else None
+        return fold if net.backend.folds(self.optimizer, net.layout.shapes, self.batch_size, net.dtype) else None
 
     def _target(self) -> Any:
         """Return what the backward pass writes: the gradient, or what the update would add it to."""

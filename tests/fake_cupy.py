@@ -485,6 +485,11 @@ def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
     return _allocated(np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 1, dtype))  # whatever lay there
 
 
+def full(shape: Any, value: Any, dtype: Any = None) -> ndarray:
+    _room(shape, dtype)
+    return _allocated(np.full(shape, value, dtype))
+
+
 def ones(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
     return _allocated(np.ones(shape, dtype))
 
@@ -519,7 +524,11 @@ def copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = None) ->
 
 def take(a: Any, indices: Any, axis: Any = None, out: Any = None) -> ndarray:
     _not_while_captured("rows were taken")
-    result = np.take(_mine(a), _mine(indices), axis, mode="wrap")
+    return _stored(np.take(_mine(a), _mine(indices), axis, mode="wrap"), out)
+
+
+def _stored(result: np.ndarray, out: Any) -> ndarray:
+    """Return a result in an array of its own, or in `out`, which has to be like it."""
     if out is None:
         return _allocated(result)
     target = _mine(out, "out")
@@ -532,8 +541,7 @@ def take(a: Any, indices: Any, axis: Any = None, out: Any = None) -> ndarray:
 
 
 def dot(a: Any, b: Any, out: Any = None) -> ndarray:
-    assert out is None
-    return _allocated(np.dot(_mine(a), _mine(b)))
+    return _stored(np.dot(_mine(a), _mine(b)), out)
 
 
 def sum(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
@@ -583,7 +591,7 @@ class RawModule:
         return launch
 
 
-FUNCTIONS = ("zeros", "empty", "ones", "asarray", "ascontiguousarray", "copyto", "take", "dot", "sum", "amax")
+FUNCTIONS = ("zeros", "empty", "full", "ones", "asarray", "ascontiguousarray", "copyto", "take", "dot", "sum", "amax")
 
 
 def module() -> types.ModuleType:

@@ -8,6 +8,7 @@ Matrices are columns one behind the other, as in the library, so that a layout t
 from __future__ import annotations
 
 import ctypes
+import math
 from typing import Any
 
 import fake_cupy
@@ -15,10 +16,14 @@ import numpy as np
 from kernel_cases import from_bfloat16, to_bfloat16
 
 from gpubackprop.backends.choices import Choices
-from gpubackprop.backends.cublaslt import Library
+from gpubackprop.backends.cublaslt import EPILOGUES, Library
 from gpubackprop.backends.products import Products
 
 TYPES = {0: "float32", 1: "float64", 14: "uint16"}
+NUMBERS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
+# cublasLtMatmulDescAttributes_t, cublasStatus_t
+POINTER_MODE, EPILOGUE, BIAS, AUX, AUX_LD = 2, 7, 8, 11, 12
+NOT_SUPPORTED = 15
 
 
 def _value(argument: Any) -> Any:
@@ -32,7 +37,9 @@ class HostLibrary:
         self.statuses = statuses or {}
         self.objects: dict[int, dict[Any, Any]] = {}
         self.algorithms = 2
+        self.epilogues = set(EPILOGUES.values())  # that it has
         self.products: list[tuple[tuple[int, int, int], bytes]] = []  # shape, and the algorithm
+        self.epilogues_done: list[str] = []  # of each product
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(HostLibrary, f"_{name}")
@@ -68,33 +75,68 @@ class HostLibrary:
 
     _cublasLtMatmulDescSetAttribute = _cublasLtMatmulPreferenceSetAttribute = _set
 
-    def _cublasLtMatmulAlgoGetHeuristic(self, handle: Any, *arguments: Any) -> None:
-        preference, most, results, found = arguments[-4:]
+    def _cublasLtMatmulAlgoGetHeuristic(self, handle: Any, *arguments: Any) -> int:
+        operation, preference, most, results, found = arguments[0], *arguments[-4:]
         assert handle.value == 77
+        self._check(self.objects[operation.value], self.objects[arguments[4].value])
+        if self.objects[operation.value][EPILOGUE] not in self.epilogues:
+            return NOT_SUPPORTED
         assert fake_cupy.state.captured is None, "with some releases a heuristic fails inside a capture"
         assert self.objects[preference.value][1] == 32 * 2**20
         for k in range(min(most, self.algorithms)):
             results[k].algorithm[0], results[k].workspace = k, 1024
         found._obj.value = min(most, self.algorithms)
+        return 0
+
+    def _check(self, about: dict[Any, Any], result: dict[Any, Any]) -> None:
+        """Refuse what the header says that the library does not take; a number may stand for a pointer."""
+        size = np.dtype(result["dtype"]).itemsize
+        if about[EPILOGUE] != EPILOGUES["default"]:
+            assert about[BIAS] and about[BIAS] % size == 0
+            assert result["dtype"] != "uint16", "a bias would have to be of the type of the result"
+        if about[EPILOGUE] in (EPILOGUES["gelu_aux_bias"], EPILOGUES["dgelu_bgrad"]):
+            assert about[AUX] and about[AUX] % size == 0
+            assert about[AUX_LD] % 8 == 0
+            assert about[AUX_LD] >= result["shape"][0]
 
     def _cublasLtMatmul(self, handle: Any, operation: Any, alpha: Any, *arguments: Any) -> None:
         A, A_layout, B, B_layout, beta, C, C_layout, D, D_layout, algorithm, workspace, size, stream = arguments
-        assert (handle.value, beta.contents.value, alpha.contents.value) == (77, 0, 1)
+        assert handle.value == 77
         assert workspace.value and size.value <= 32 * 2**20
         assert stream.value == (fake_cupy.state.stream.ptr or None)
         assert (C.value, C_layout.value) == (D.value, D_layout.value)
-        flags, out = self.objects[operation.value], self.objects[D_layout.value]
+        about, out = (
+            dict(self.objects[operation.value]),
+            self.objects[D_layout.value],
+        )  # a launch takes them as they are
+        self._check(about, out)
         a, b = self._memory(A, A_layout), self._memory(B, B_layout)
-        target = self._memory(D, D_layout)
+        target, scalars = self._memory(D, D_layout), self._scalars(about, alpha, beta)
+        ending = Ending(about, target)
 
         def multiply() -> None:
-            left, right = (_numbers(m.T if flags.get(f) else m, flags["compute"]) for m, f in ((a, 3), (b, 4)))
+            left, right = (_numbers(m.T if about.get(f) else m, about["compute"]) for m, f in ((a, 3), (b, 4)))
             product = left.astype("float64") @ right.astype("float64")
+            if scalars is not None:
+                product = float(scalars[0]) * product + float(scalars[1]) * target
+            product = ending.applied(product)
             target[...] = to_bfloat16(product) if out["dtype"] == "uint16" else product
             self.products.append(((left.shape[0], left.shape[1], right.shape[1]), algorithm.value))
+            self.epilogues_done.append(ending.name)
 
         scratch = np.frombuffer((ctypes.c_char * size.value).from_address(workspace.value), "uint8")
-        fake_cupy.enqueue(multiply, [a, b], [target, scratch])
+        read = [a, b, *ending.reads, *([] if scalars is None else [scalars])]
+        fake_cupy.enqueue(multiply, read, [target, scratch, *ending.writes])
+
+    def _scalars(self, about: dict[Any, Any], alpha: Any, beta: Any) -> Any:
+        """The two numbers on the device, whose memory is that of the host here; None for 1 and 0 on the host."""
+        kind = TYPES[about["scale"]]
+        if about[POINTER_MODE] == 0:
+            assert (type(alpha._obj), type(beta._obj)) == (NUMBERS[kind], NUMBERS[kind])
+            assert (alpha._obj.value, beta._obj.value) == (1, 0)
+            return None
+        assert beta.value == alpha.value + np.dtype(kind).itemsize
+        return _vector(alpha.value, kind, 2)
 
     def _memory(self, pointer: Any, layout: Any) -> np.ndarray:
         about = self.objects[layout.value]
@@ -102,6 +144,50 @@ class HostLibrary:
         size = about["ld"] * cols * dtype.itemsize
         memory = np.frombuffer((ctypes.c_char * size).from_address(pointer.value), dtype)
         return memory.reshape(cols, about["ld"]).T[:rows]
+
+
+def _vector(pointer: int, dtype: str, size: int) -> np.ndarray:
+    dtype = np.dtype(dtype)
+    return np.frombuffer((ctypes.c_char * (size * dtype.itemsize)).from_address(pointer), dtype)
+
+
+class Ending:
+    """An epilogue, with the memory it goes to; the library has our features as rows."""
+
+    def __init__(self, about: dict[Any, Any], target: np.ndarray) -> None:
+        self.name = next(name for name, number in EPILOGUES.items() if number == about[EPILOGUE])
+        rows, cols = target.shape
+        self.reads, self.writes = [], []
+        if self.name != "default":
+            self.vector = _vector(about[BIAS], str(target.dtype), rows)
+            (self.writes if self.name == "dgelu_bgrad" else self.reads).append(self.vector)
+        if "gelu" in self.name:
+            memory = _vector(about[AUX], str(target.dtype), about[AUX_LD] * cols)
+            self.matrix = memory.reshape(cols, about[AUX_LD]).T[:rows]
+            (self.reads if self.name == "dgelu_bgrad" else self.writes).append(memory)
+
+    def applied(self, product: np.ndarray) -> np.ndarray:
+        """The result, from the product."""
+        if self.name == "default":
+            return product
+        if self.name == "dgelu_bgrad":
+            result = product * _gelu_prime(self.matrix.astype("float64"))
+            self.vector[...] = result.sum(axis=1)
+            return result
+        z = product + self.vector[:, None]
+        if self.name == "gelu_aux_bias":
+            self.matrix[...] = z
+            return z * _gelu_gate(z)
+        return np.maximum(z, 0.0) if self.name == "relu_bias" else z
+
+
+def _gelu_gate(z: np.ndarray) -> np.ndarray:
+    return 0.5 * (1.0 + np.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
+
+
+def _gelu_prime(z: np.ndarray) -> np.ndarray:
+    gate = _gelu_gate(z)
+    return gate + 2 * z * gate * (1 - gate) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * z**2)
 
 
 def _numbers(matrix: np.ndarray, compute: int) -> np.ndarray:

@@ -29,6 +29,7 @@ SOURCES: dict[str, Source] = {
     **{f"delta-{row.name}": sources.delta(row) for row in HIDDEN},
     **{f"output-{loss.name}-{row.name}": sources.output(loss, row) for loss, row in PAIRS},
     **{f"update-{name}": sources.update(optimizer) for name, optimizer in OPTIMIZERS.items()},
+    "update-add": sources.ADD,
 }
 
 

@@ -37,16 +37,16 @@ class Wide(NamedTuple):
 # may do without z or a, or both. The kernels of softmax take elements one by one.
 WIDE = {
     "activate": Wide(loads=3, stores=3),  # z, b, mask; z, a, h
-    "delta": Wide(loads=2, stores=2),  # delta, mask; delta, sums
+    "delta": Wide(loads=3, stores=2),  # delta, mask, sums; delta, sums
     "dropout": Wide(loads=0, stores=1),
     "cast": Wide(loads=1, stores=1),
     "gather": Wide(loads=1, stores=1),
-    "output": Wide(loads=2, stores=2),  # y, z or a; delta, sums
+    "output": Wide(loads=3, stores=2),  # y, z or a, sums; delta, sums
     "output_rows": Wide(loads=0, stores=0),
     "penalty": Wide(loads=2, stores=1),  # x, g; g
     "softmax": Wide(loads=0, stores=0),
     "sum_rows": Wide(loads=2, stores=1),  # partial, out; out
-    "update": Wide(loads=2, stores=1),  # theta, g; theta; and the slots
+    "update": Wide(loads=2, stores=2),  # theta, g; theta, narrow; and the slots
 }
 # Disassembling takes longer than compiling: one row of each kernel here, the others under the mark `slow`.
 DISASSEMBLED = {
@@ -78,7 +78,8 @@ def _text(name: str, storage: str, *changes: tuple[str, str]) -> str:
 
 def _wide(name: str) -> Wide:
     loads, stores = WIDE[SOURCES[name].kernel]
-    slots = len(OPTIMIZERS[name.partition("-")[2]].slots) if SOURCES[name].kernel == "update" else 0
+    optimizer = OPTIMIZERS.get(name.partition("-")[2]) if SOURCES[name].kernel == "update" else None
+    slots = len(optimizer.slots) if optimizer else 0
     return Wide(loads + slots, stores + slots)
 
 

@@ -104,12 +104,12 @@ def test_weights_are_used_before_they_change(monkeypatch: pytest.MonkeyPatch) ->
     order: list[str] = []
     net = gb.Network([5, 7, 6, 3], backend="numpy")
     places = {W.ctypes.data: f"W_{l}" for l, (W, _) in enumerate(net.parameters, start=1)}
-    for name, position in (("delta", 3), ("weight_gradient", 3)):
+    for name in ("delta", "weight_gradient"):
         original = getattr(NumpyBackend, name)
 
-        def noted(*arguments: Any, name: str = name, position: int = position, original: Any = original) -> None:
-            order.append(f"{name} {places[arguments[position].ctypes.data]}")
-            original(*arguments)
+        def noted(*arguments: Any, name: str = name, original: Any = original, **named: Any) -> None:
+            order.append(f"{name} {places[arguments[3].ctypes.data]}")
+            original(*arguments, **named)
 
         monkeypatch.setattr(NumpyBackend, name, noted)
     gb.fit(net, numpy.ones((4, 5)), numpy.ones((4, 3)), epochs=1)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,10 @@ from conftest import TOOLS
 from cuda_backends import forget
 
 import gpubackprop as gb
+from gpubackprop.backends import cublaslt as bindings
 from gpubackprop.backends import cuda, devices
 from gpubackprop.backends.choices import Choices
-from gpubackprop.backends.cublaslt import COMPUTE_TYPES, DATA_TYPES, Kind, Library, Plan
+from gpubackprop.backends.cublaslt import COMPUTE_TYPES, DATA_TYPES, EPILOGUES, Kind, Library, Plan
 from gpubackprop.backends.graphs import Beside, Recording
 from gpubackprop.backends.products import Products
 from gpubackprop.errors import CudaLibraryError
@@ -211,7 +215,7 @@ def test_what_a_capture_does_not_allow_is_an_error(what: str, graphs: Any) -> No
 
 def test_the_engine_is_said(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert gb.Network([2, 1], backend="cuda").backend.engine == "CUDA graphs, products by cuBLASLt"
-    assert gb.Network([2, 1], backend="numpy").backend.engine == "NumPy calls one by one"
+    assert gb.Network([2, 1], backend="numpy").backend.engine == "NumPy calls, recorded in the first step"
     monkeypatch.setattr(devices, "_products", lambda cupy: "libcublasLt.so.13: no such file")
     forget()
     net = gb.Network([6, 3], backend="cuda")
@@ -270,7 +274,7 @@ def test_an_algorithm_is_chosen_once_for_a_kind(graphs: Any, monkeypatch: pytest
     times = iter([1.0] * 5 + [0.98] * 5 + [1.0] * 5 + [0.9] * 5)
     monkeypatch.setattr(graphs.cuda, "get_elapsed_time", lambda start, stop: next(times))
     for expected in (b"", b"\x01"):
-        products._chosen.clear()
+        products = products.with_precision("float32")  # which has chosen nothing yet
         for _ in range(3):
             products(A, B, out)
         assert functions.products[-1] == ((4, 4, 4), expected)
@@ -366,7 +370,7 @@ def _attribute(library: Library, function: str, descriptor: Any, attribute: int,
 def test_descriptors_hold_what_they_were_given(
     transposed: tuple[bool, bool], operands: str, result: str, compute: str, cublaslt: Library
 ) -> None:
-    plan = Plan(cublaslt, Kind(64, 784, 128, transposed, operands, result, compute, (256, 16, 4)))
+    plan = Plan(cublaslt, Kind(64, 784, 128, transposed, operands, result, compute, (256, 16, 4, 256, 256)))
     get = "cublasLtMatrixLayoutGetAttribute"
     shapes = [
         [_attribute(cublaslt, get, layout, attribute, ctypes.c_uint64) for attribute in (2, 3, 4)]
@@ -384,6 +388,54 @@ def test_descriptors_hold_what_they_were_given(
     assert _attribute(cublaslt, get, plan.preference, 1, ctypes.c_uint64) == 32 * 2**20
     found = [_attribute(cublaslt, get, plan.preference, attribute, ctypes.c_uint32) for attribute in (3, 5, 6, 7, 8)]
     assert found == [6, 16, 256, 4, 4]
+
+
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+@pytest.mark.parametrize(("compute", "scaled"), [("float32", False), ("float64", False), ("float64", True)])
+def test_descriptors_of_epilogues_and_scales(epilogue: str, compute: str, scaled: bool, cublaslt: Library) -> None:
+    plan = Plan(cublaslt, Kind(64, 784, 128, (False, True), compute, compute, compute, (4,) * 5, epilogue, scaled))
+    plan.point(4096, 8192)
+    kinds = {2: ctypes.c_int32, 7: ctypes.c_uint32, 8: ctypes.c_void_p, 11: ctypes.c_void_p, 12: ctypes.c_int64}
+    found = [
+        _attribute(cublaslt, "cublasLtMatmulDescGetAttribute", plan.operation, attribute, kind)
+        for attribute, kind in kinds.items()
+    ]
+    matrix = (8192, 128) if "gelu" in epilogue else (None, 0)
+    assert found == [int(scaled), EPILOGUES[epilogue], None if epilogue == "default" else 4096, *matrix]
+    alpha, beta = plan.scalars(512)
+    if scaled:
+        assert (alpha.value, beta.value) == (512, 520)
+    else:
+        assert (alpha._obj.value, beta._obj.value) == (1.0, 0.0)
+
+
+def test_numbers_are_those_of_the_header(cublaslt: Library) -> None:
+    """The library's setters take any number; its header comes with it."""
+    [header] = Path(str(TOOLS["cublaslt"].version())).parents[1].glob("include/cublasLt.h")
+    found = dict(re.findall(r"^ +CUBLASLT_(\w+) = ([^,]+),", header.read_text(encoding="utf-8"), re.MULTILINE))
+
+    def number(name: str) -> int:
+        parts = re.findall(r"\w+", found[name])  # of a sum of bits
+        return reduce(or_, (int(part) if part.isdigit() else number(part.partition("_")[2]) for part in parts))
+
+    assert {name: number(f"EPILOGUE_{name.upper()}") for name in EPILOGUES} == EPILOGUES
+    ours = {name: value for name, value in vars(bindings).items() if name.startswith(("_DESC_", "_PREF_"))}
+    assert {name: number(HEADER_NAMES[name]) for name in ours} == ours
+
+
+# Attributes of operations and of preferences in cublasLt.h.
+HEADER_NAMES = {
+    "_DESC_POINTER_MODE": "MATMUL_DESC_POINTER_MODE",
+    "_DESC_TRANSA": "MATMUL_DESC_TRANSA",
+    "_DESC_TRANSB": "MATMUL_DESC_TRANSB",
+    "_DESC_EPILOGUE": "MATMUL_DESC_EPILOGUE",
+    "_DESC_BIAS_POINTER": "MATMUL_DESC_BIAS_POINTER",
+    "_DESC_AUX_POINTER": "MATMUL_DESC_EPILOGUE_AUX_POINTER",
+    "_DESC_AUX_LD": "MATMUL_DESC_EPILOGUE_AUX_LD",
+    "_PREF_WORKSPACE": "MATMUL_PREF_MAX_WORKSPACE_BYTES",
+    "_PREF_REDUCTIONS": "MATMUL_PREF_REDUCTION_SCHEME_MASK",
+    "_PREF_ALIGNMENT_A": "MATMUL_PREF_MIN_ALIGNMENT_A_BYTES",
+}
 
 
 def test_without_a_device_the_library_says_so(cublaslt: Library) -> None:

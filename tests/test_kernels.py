@@ -188,7 +188,7 @@ def test_every_operation_with_a_kernel_is_here() -> None:
     others = {
         *("zeros", "asarray", "to_numpy", "running", "synchronize"),  # memory
         *("with_precision", "storage", "narrow", "widen"),  # types, by the kernel of `_cast`
-        *("put", "record", "portion", "join", "weight_gradient"),  # recordings; a product alone
+        *("put", "record", "portion", "join", "weight_gradient", "folds"),  # recordings; products alone
     }
     operations = {name for name in own - others if name[0] != "_"}
     assert {case.operation for case in SHAPE_CASES} == operations | {"mean_weights", "_cast"}

@@ -122,10 +122,10 @@ def test_gelu_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_temporary_in_one_operation_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     original = getattr(NumpyBackend, name)
 
-    def with_a_temporary(self: Any, *operands: Any) -> Any:
+    def with_a_temporary(self: Any, *operands: Any, **named: Any) -> Any:
         largest = max((x for x in operands if isinstance(x, numpy.ndarray)), key=lambda x: x.nbytes)
         temporary = largest + 1
-        result = original(self, *operands)
+        result = original(self, *operands, **named)
         del temporary
         return result
 

@@ -17,7 +17,21 @@ import host_cuda
 import numpy as np
 import pytest
 from host_cuda import FLAGS, HERE, QUIET, built, gxx
-from kernel_cases import Case, cast, delta, draw_mask, forward, gather, on_kernels, output, penalty, storages, update
+from kernel_cases import (
+    Case,
+    add,
+    cast,
+    delta,
+    draw_mask,
+    forward,
+    gather,
+    on_kernels,
+    output,
+    penalty,
+    scaled,
+    storages,
+    update,
+)
 
 from gpubackprop.activations import gelu, softmax, tanh
 from gpubackprop.backends import kernels, sources
@@ -41,7 +55,9 @@ CASES = [
     *(penalty(shape) for shape in ((33, 10), (70, 136))),
     *(gather(shape, 50) for shape in ((33, 10), (12, 136))),
     *(draw_mask(shape, 0.25) for shape in ((33, 10), (70, 136))),
-    *(update(Adam(0.1, clip_norm=0.5), n) for n in (16, 4816)),
+    *(update(Adam(0.1, clip_norm=0.5), n, narrow) for n in (16, 4816) for narrow in (False, True)),
+    *(scaled(case) for case in (delta(gelu, (12, 136)), output(mse, tanh, (70, 10)), output(mse, softmax, (3, 40)))),
+    add(4816, narrow=True),
 ]
 
 

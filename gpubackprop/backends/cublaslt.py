@@ -7,6 +7,7 @@ and numbers are those of cublasLt.h (cuBLAS 13, 12): https://docs.nvidia.com/cud
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import Any, NamedTuple
 
 from ..errors import CudaLibraryError
@@ -17,7 +18,19 @@ WORKSPACE = 32 * 2**20  # bytes, what products on Hopper want
 DATA_TYPES = {"float32": 0, "float64": 1, "uint16": 14}
 COMPUTE_TYPES = {"float32": 68, "float64": 70, "tf32": 77, "bfloat16": 68}
 
-_DESC_TRANSA, _DESC_TRANSB = 3, 4
+# cublasLtEpilogue_t: what becomes of the product P before it is written, with a vector b and a matrix z beside it.
+EPILOGUES = {
+    "default": 1,  # P
+    "bias": 4,  # P + b
+    "relu_bias": 6,  # relu(P + b)
+    "gelu_aux_bias": 164,  # gelu(z), with z = P + b written too
+    "dgelu_bgrad": 208,  # P gelu'(z), with b = its sums over the rows of ours written too
+}
+AUX_MULTIPLE = 8  # elements from one row of z to the next, for gelu
+
+_DESC_POINTER_MODE, _DESC_TRANSA, _DESC_TRANSB, _DESC_EPILOGUE = 2, 3, 4, 7
+_DESC_BIAS_POINTER, _DESC_AUX_POINTER, _DESC_AUX_LD = 8, 11, 12
+_POINTER_MODE_HOST, _POINTER_MODE_DEVICE = 0, 1
 _PREF_WORKSPACE, _PREF_REDUCTIONS, _PREF_ALIGNMENT_A = 1, 3, 5
 # Sums split over blocks are added up through the workspace, in a fixed order; in place it would be by atomics.
 _REDUCTIONS_IN_ORDER = 2 | 4
@@ -35,7 +48,7 @@ _STATUS = {
 
 
 class Kind(NamedTuple):
-    """All that the choice of an algorithm depends on, for out = A B with rows one behind the other.
+    """All that the choice of an algorithm depends on, for out = A B, or β out + α A B, with rows one behind the other.
 
     Attributes:
         rows: of A and out.
@@ -45,7 +58,9 @@ class Kind(NamedTuple):
         operands: type of A and B, a key of DATA_TYPES.
         result: type of out.
         compute: a key of COMPUTE_TYPES.
-        alignments: of A, B and out, in bytes, at most 256.
+        alignments: of A, B, out, and of the vector and the matrix of the epilogue, in bytes, at most 256.
+        epilogue: a key of EPILOGUES.
+        scaled: whether α and β lie on the device; else they are 1 and 0.
     """
 
     rows: int
@@ -55,7 +70,29 @@ class Kind(NamedTuple):
     operands: str
     result: str
     compute: str
-    alignments: tuple[int, int, int]
+    alignments: tuple[int, int, int, int, int]
+    epilogue: str = "default"
+    scaled: bool = False
+
+
+class Pointers(NamedTuple):
+    """Where the arrays of a product lie.
+
+    Attributes:
+        A: left operand.
+        B: right operand.
+        out: the result.
+        vector: that of the epilogue, or 0.
+        matrix: that of the epilogue, or 0.
+        scale: [α, β] on the device, or 0.
+    """
+
+    A: int
+    B: int
+    out: int
+    vector: int = 0
+    matrix: int = 0
+    scale: int = 0
 
 
 class _Result(ctypes.Structure):
@@ -132,6 +169,10 @@ class Library:
             CudaLibraryError: there is none.
         """
         results, found = (_Result * most)(), ctypes.c_int()
+        *_, vector, matrix = plan.kind.alignments
+        plan.point(
+            vector, matrix
+        )  # of pointers not followed it takes the alignment, and a number is a multiple of itself
         self.call(
             "cublasLtMatmulAlgoGetHeuristic",
             self._handle,
@@ -148,41 +189,41 @@ class Library:
             raise CudaLibraryError(f"cuBLASLt has no algorithm for {plan.kind}")
         return [Algorithm(bytes(r.algorithm), int(r.workspace)) for r in usable]
 
-    def multiply(
-        self, plan: Plan, algorithm: Algorithm, pointers: tuple[int, int, int], workspace: int, stream: int
-    ) -> None:
-        """Launch out = A B on a stream.
+    def multiply(self, plan: Plan, algorithm: Algorithm, pointers: Pointers, workspace: int, stream: int) -> None:
+        """Launch a product on a stream.
 
         Args:
             plan: of the product.
             algorithm: one of `algorithms`.
-            pointers: to A, B and out.
+            pointers: to its arrays.
             workspace: pointer to WORKSPACE bytes.
             stream: the stream's pointer.
 
         Raises:
             CudaLibraryError: it cannot be launched.
         """
-        A, B, out = pointers
-        self.call(
-            "cublasLtMatmul",
-            self._handle,
-            plan.operation,
-            plan.one,
-            ctypes.c_void_p(B),  # rows of out = A B are columns of outᵀ = Bᵀ Aᵀ, as the library has them
-            plan.layouts[0],
-            ctypes.c_void_p(A),
-            plan.layouts[1],
-            plan.zero,
-            ctypes.c_void_p(out),
-            plan.layouts[2],
-            ctypes.c_void_p(out),
-            plan.layouts[2],
-            ctypes.c_char_p(algorithm.description),
-            ctypes.c_void_p(workspace),
-            ctypes.c_size_t(algorithm.workspace),
-            ctypes.c_void_p(stream),
-        )
+        alpha, beta = plan.scalars(pointers.scale)
+        with plan.lock:
+            plan.point(pointers.vector, pointers.matrix)
+            self.call(
+                "cublasLtMatmul",
+                self._handle,
+                plan.operation,
+                alpha,
+                ctypes.c_void_p(pointers.B),  # rows of out = A B are columns of outᵀ = Bᵀ Aᵀ, as the library has them
+                plan.layouts[0],
+                ctypes.c_void_p(pointers.A),
+                plan.layouts[1],
+                beta,
+                ctypes.c_void_p(pointers.out),
+                plan.layouts[2],
+                ctypes.c_void_p(pointers.out),
+                plan.layouts[2],
+                ctypes.c_char_p(algorithm.description),
+                ctypes.c_void_p(workspace),
+                ctypes.c_size_t(algorithm.workspace),
+                ctypes.c_void_p(stream),
+            )
 
 
 class Plan:
@@ -197,14 +238,14 @@ class Plan:
         operation: cublasLtMatmulDesc_t.
         layouts: cublasLtMatrixLayout_t of the library's A, B and C: of our B, A and out.
         preference: cublasLtMatmulPreference_t.
-        one: 1, in the type of the sums.
-        zero: 0, in that type.
+        lock: held from `point` to the launch, since threads share the descriptor.
     """
 
     def __init__(self, library: Library, kind: Kind) -> None:
         self.kind, self._library = kind, library
+        self.lock = threading.Lock()
         number = ctypes.c_double if kind.compute == "float64" else ctypes.c_float
-        self.one, self.zero = ctypes.pointer(number(1)), ctypes.pointer(number(0))
+        self._one, self._zero, self._itemsize = number(1), number(0), ctypes.sizeof(number)
         self.operation = self._operation()
         transposed_A, transposed_B = kind.transposed
         self.layouts = (
@@ -219,8 +260,43 @@ class Plan:
         types = COMPUTE_TYPES[self.kind.compute], DATA_TYPES["float64" if self.kind.compute == "float64" else "float32"]
         self._library.call("cublasLtMatmulDescCreate", ctypes.byref(operation), *types)
         for attribute, transposed in zip((_DESC_TRANSA, _DESC_TRANSB), reversed(self.kind.transposed), strict=True):
-            self._set("cublasLtMatmulDescSetAttribute", operation, attribute, ctypes.c_int32(transposed))
+            self._describe(operation, attribute, ctypes.c_int32(transposed))
+        mode = _POINTER_MODE_DEVICE if self.kind.scaled else _POINTER_MODE_HOST
+        self._describe(operation, _DESC_POINTER_MODE, ctypes.c_int32(mode))
+        self._describe(operation, _DESC_EPILOGUE, ctypes.c_uint32(EPILOGUES[self.kind.epilogue]))
+        if self._has_matrix:
+            self._describe(operation, _DESC_AUX_LD, ctypes.c_int64(self.kind.cols))
         return operation
+
+    @property
+    def _has_matrix(self) -> bool:
+        """Whether the epilogue has a matrix beside the product."""
+        return "gelu" in self.kind.epilogue
+
+    def point(self, vector: int, matrix: int) -> None:
+        """Say where the vector and the matrix of the epilogue lie; a launch takes the pointers with it.
+
+        Args:
+            vector: the pointer to it, used where there is an epilogue.
+            matrix: likewise.
+        """
+        if self.kind.epilogue != "default":
+            self._describe(self.operation, _DESC_BIAS_POINTER, ctypes.c_void_p(vector))
+        if self._has_matrix:
+            self._describe(self.operation, _DESC_AUX_POINTER, ctypes.c_void_p(matrix))
+
+    def scalars(self, scale: int) -> tuple[Any, Any]:
+        """Return pointers to α and β: to the two numbers at `scale` on the device, or to 1 and 0 on the host.
+
+        Args:
+            scale: a pointer, used where the kind of product is scaled.
+
+        Returns:
+            The pointers, as ctypes takes them.
+        """
+        if self.kind.scaled:
+            return ctypes.c_void_p(scale), ctypes.c_void_p(scale + self._itemsize)
+        return ctypes.byref(self._one), ctypes.byref(self._zero)
 
     def _layout(self, dtype: str, rows: int, cols: int, transposed: bool) -> ctypes.c_void_p:
         """Return the layout of a matrix (rows, cols) whose rows lie one behind the other: columns to the library."""
@@ -241,10 +317,13 @@ class Plan:
         self._library.call("cublasLtMatmulPreferenceCreate", ctypes.byref(preference))
         self._set(set_, preference, _PREF_WORKSPACE, ctypes.c_uint64(WORKSPACE))
         self._set(set_, preference, _PREF_REDUCTIONS, ctypes.c_uint32(_REDUCTIONS_IN_ORDER))
-        A, B, out = self.kind.alignments
+        A, B, out, *_ = self.kind.alignments
         for place, bytes_ in enumerate((B, A, out, out)):
             self._set(set_, preference, _PREF_ALIGNMENT_A + place, ctypes.c_uint32(bytes_))
         return preference
+
+    def _describe(self, operation: ctypes.c_void_p, attribute: int, value: Any) -> None:
+        self._set("cublasLtMatmulDescSetAttribute", operation, attribute, value)
 
     def _set(self, function: str, descriptor: ctypes.c_void_p, attribute: int, value: Any) -> None:
         self._library.call(function, descriptor, attribute, ctypes.byref(value), ctypes.c_size_t(ctypes.sizeof(value)))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
 from ..errors import OutOfMemory
-from . import sources
+from . import fusions, sources
 from .graphs import Beside, Recording
 from .kernels import ROWS_A_THREAD, Kernels, vector
 from .numpy import NumpyBackend
-from .products import Products
-from .sources import CAST, DROPOUT, GATHER, PENALTY, SUM_ROWS
+from .products import Epilogue, Products
+from .sources import ADD, CAST, DROPOUT, GATHER, PENALTY, SUM_ROWS, Source
 
 if TYPE_CHECKING:
     from ..activations import Activation
@@ -44,7 +46,6 @@ class CudaBackend(NumpyBackend):
         index: number of the device.
         kernels: what the operations launch.
         engine: how training steps run: from CUDA graphs, or one launch after another, and why.
-        records: whether they run from CUDA graphs.
     """
 
     name = "cuda"
@@ -56,9 +57,9 @@ class CudaBackend(NumpyBackend):
         self.products = None if isinstance(products, str) else products
         self.precisions = PRECISIONS if self.products else PRECISIONS[:1]
         self._beside = Beside(xp)
+        self._ones: dict[str, Any] = {}
         self._others: dict[str, CudaBackend] = {precision: self}
-        self.records = self.products is not None
-        self.engine = GRAPHS if self.records else f"launches one by one, products by CuPy: {products}"
+        self.engine = GRAPHS if self.products else f"launches one by one, products by CuPy: {products}"
 
     @property
     def description(self) -> str:
@@ -140,16 +141,11 @@ class CudaBackend(NumpyBackend):
 
     def portion(self, flops: float) -> int:
         """Return how many steps a graph holds: up to 64, and no more than some hundredths of a second take."""
-        return max(1, min(PORTION, int(PORTION_FLOPS / flops))) if self.records else 1
+        return max(1, min(PORTION, int(PORTION_FLOPS / flops))) if self.products else 1
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Return a function that does the work, from a graph from its second call on."""
-        return Recording(self.xp, work, self._scratch.all) if self.records else work
-
-    def put(self, buffer: Any, values: Any) -> Any:
-        """Copy values into the front of a buffer; return the buffer."""
-        buffer[... if isinstance(values, int) else slice(len(values))] = values
-        return buffer
+        return Recording(self.xp, work, self._scratch.all) if self.products else work
 
     # -- the equations -------------------------------------------------------------------------------------------
 
@@ -160,6 +156,16 @@ class CudaBackend(NumpyBackend):
 
     def forward(self, activation: Activation, h_below: Any, W: Any, b: Any, mask: Any, z: Any, a: Any, h: Any) -> None:
         """(1, 2) z = h_below W + b, a = σ(z), h = a ⊙ mask; see `NumpyBackend.forward`."""
+        plain = partial(self._forward, activation, h_below, W, b, mask, z, a, h)
+        epilogue = fusions.forward(activation, b, mask, z, a) if self.products else None
+        if self.products is None or epilogue is None:
+            plain()
+            return
+        fused = partial(self.products, h_below, W, a, epilogue=epilogue)
+        key = ("forward", epilogue.name, len(a), *W.shape, a.dtype)
+        (fused if self._fuses(key, plain, fused) else plain)()
+
+    def _forward(self, activation: Activation, h_below: Any, W: Any, b: Any, mask: Any, z: Any, a: Any, h: Any) -> None:
         self._product(h_below, W, z)
         arguments = {"z": z, "b": b, "a": a, **_size(z)}
         if activation.rowwise:
@@ -185,7 +191,17 @@ class CudaBackend(NumpyBackend):
         self.kernels.launch(DROPOUT, self.kernels.over(mask, 8 // vector(mask)), mask, arguments)
 
     def output_delta(
-        self, loss: Loss, activation: Activation, y: Any, z: Any, a: Any, weight: Any, delta: Any, db: Any, value: Any
+        self,
+        loss: Loss,
+        activation: Activation,
+        y: Any,
+        z: Any,
+        a: Any,
+        weight: Any,
+        delta: Any,
+        db: Any,
+        value: Any,
+        scale: Any = None,
     ) -> None:
         """(3, 6) The loss of the batch, δ_L, and ∂L/∂b_L; see `NumpyBackend.output_delta`."""
         shape = self.kernels.over_rows(a, vectors=not activation.rowwise)
@@ -201,6 +217,7 @@ class CudaBackend(NumpyBackend):
             "share": weight if row_weights is None else 0.0,
             "delta": delta,
             "sums": sums,
+            "scale": scale if sums is db else None,
             "losses": losses,
             **_size(a),
         }
@@ -208,12 +225,51 @@ class CudaBackend(NumpyBackend):
         if strips > 1:
             self._sum_rows(losses, value)
             if db is not None:
-                self._sum_rows(sums, db)
+                self._sum_rows(sums, db, scale)
 
     def delta(
-        self, activation: Activation, delta_next: Any, W_next: Any, mask: Any, z: Any, a: Any, delta: Any, db: Any
+        self,
+        activation: Activation,
+        delta_next: Any,
+        W_next: Any,
+        mask: Any,
+        z: Any,
+        a: Any,
+        delta: Any,
+        db: Any,
+        scale: Any = None,
     ) -> None:
         """(4, 6) δ_l = (δ_{l+1} W_{l+1}ᵀ) ⊙ mask ⊙ σ'(z_l), and ∂L/∂b_l; see `NumpyBackend.delta`."""
+        plain = partial(self._delta, activation, delta_next, W_next, mask, z, a, delta, scale)
+        epilogue = fusions.delta(activation, mask, z, db) if self.products else None
+        if epilogue is None:
+            plain(db)
+            return
+        fused = partial(self._fused_delta, epilogue, delta_next, W_next, delta, scale)
+        key = ("delta", activation.epilogue, len(delta), *W_next.shape, delta.dtype, scale is not None)
+        trial = db if scale is None else self._temporary("trial", db, db.shape)  # to db it is added once
+        (fused if self._fuses(key, partial(plain, trial), partial(fused, trial)) else plain)(db)
+
+    def _fused_delta(self, epilogue: Epilogue, delta_next: Any, W_next: Any, delta: Any, scale: Any, db: Any) -> None:
+        """The same in one product, whose sums a second stage adds to ∂L/∂b where there is a scale."""
+        assert self.products is not None
+        sums = db if scale is None else self._temporary("sums", db, (1, db.size))
+        self.products(delta_next, W_next.T, delta, epilogue=epilogue._replace(vector=sums))
+        if scale is not None:
+            self._sum_rows(sums, db, scale)
+
+    def _delta(
+        self,
+        activation: Activation,
+        delta_next: Any,
+        W_next: Any,
+        mask: Any,
+        z: Any,
+        a: Any,
+        delta: Any,
+        scale: Any,
+        db: Any,
+    ) -> None:
         self._product(delta_next, W_next.T, delta)
         shape = self.kernels.over_matrix(delta, ROWS_A_THREAD)
         strips = shape[0][1]
@@ -225,16 +281,21 @@ class CudaBackend(NumpyBackend):
             "z": z if "z" in used else None,
             "a": a if "a" in used else None,
             "sums": sums,
+            "scale": scale if strips == 1 else None,
             **_size(delta),
         }
         self.kernels.launch(sources.delta(activation), shape, delta, arguments)
         if strips > 1:
-            self._sum_rows(sums, db)
+            self._sum_rows(sums, db, scale)
 
-    def weight_gradient(self, h: Any, delta: Any, dW: Any) -> None:
-        """(5) ∂L/∂W = hᵀ δ, beside the chain of the deltas, which does not need it."""
-        with self._beside.work() if self.products else contextlib.nullcontext():
-            self._product(h.T, delta, dW)
+    def weight_gradient(self, h: Any, delta: Any, dW: Any, scale: Any = None, beside: bool = True) -> None:
+        """(5) ∂L/∂W = hᵀ δ, beside the chain of the deltas, which does not need it; see the base class."""
+        with self._beside.work() if self.products and beside else contextlib.nullcontext():
+            if scale is None:
+                self._product(h.T, delta, dW)
+            else:
+                assert self.products is not None, "nothing is folded"
+                self.products(h.T, delta, dW, self._beside.inside, scale=scale)
 
     def join(self) -> None:
         """Order what follows on the current stream after what runs beside it."""
@@ -243,16 +304,56 @@ class CudaBackend(NumpyBackend):
     def penalty(self, l2: float, W: Any, dW: Any, value: Any) -> None:
         """Add the penalty λ/2 Σ W² to the loss, and its derivative λ W to ∂L/∂W; see `NumpyBackend.penalty`."""
         with self._beside.work() if self.products else contextlib.nullcontext():  # after ∂L/∂W
-            self._sum_rows(self._squares(W, dW, l2, 0.5 * l2), value, add=True)
+            self._sum_rows(self._squares(W, dW, l2, 0.5 * l2), value, self._one_each(value))
 
-    def update(self, optimizer: Optimizer, hyper: Any, theta: Any, gradient: Any, slots: Any) -> None:
+    def update(
+        self, optimizer: Optimizer, hyper: Any, theta: Any, gradient: Any, slots: Any, narrow: Any = None
+    ) -> None:
         """(7, 8) θ ← step(θ, ∂L/∂θ), in one launch; see `NumpyBackend.update`."""
         squares = None
         if optimizer.clip_norm is not None:
             squares = self._temporary("norm", theta, ())
             self._sum_rows(self._squares(gradient, None, 0.0, 1.0), squares)
-        arguments = {"theta": theta, "g": gradient, "slots": slots, "h": hyper, "squares": squares, "n": theta.size}
-        self.kernels.launch(sources.update(optimizer), self.kernels.over(theta), theta, arguments)
+        arguments = {"theta": theta, "g": gradient, "slots": slots, "h": hyper, "squares": squares}
+        self._update(sources.update(optimizer), arguments, narrow)
+
+    def add(self, x: Any, out: Any, narrow: Any = None) -> None:
+        """out ← out + x, of one size; and into `narrow`, as `update` does."""
+        self._update(ADD, {"theta": out, "g": x, "slots": None, "h": None, "squares": None}, narrow)
+
+    def _update(self, source: Source, arguments: dict[str, Any], narrow: Any) -> None:
+        """Launch a kernel made of `update.cu`, which also writes θ in the type of storage where that is given."""
+        stored = arguments["theta"] if narrow is None else narrow
+        arguments |= {"narrow": narrow, "n": stored.size}
+        self.kernels.launch(source, self.kernels.over(stored), stored, arguments)
+
+    # -- what the clock decides ----------------------------------------------------------------------------------
+
+    def _fuses(self, key: tuple[Any, ...], plain: Callable[[], None], fused: Callable[[], None]) -> bool:
+        """Return whether the second way to do the same is the faster one."""
+        assert self.products is not None
+        return self.products.clock.fastest((*key, self.precision), {"plain": plain, "fused": fused}) == "fused"
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """What the clock took in this process, "plain" or "fused", by operation, function, sizes and types."""
+        taken = self.products.clock.taken if self.products else {}
+        return {" ".join(map(str, key)): way for key, way in taken.items() if way in ("plain", "fused")}
+
+    def folds(self, optimizer: Optimizer, shapes: Sequence[tuple[int, int]], rows: int, dtype: str) -> bool:
+        """Return whether (7) is faster as a part of (5) than as an update of all of θ, by the clock.
+
+        It is measured on memory of its own, one launch after the other; where there is none left, nothing is folded.
+        """
+        if self.products is None:
+            return False
+        trial = functools.cache(partial(fusions.Fold, self, optimizer, shapes, rows, dtype))  # made if it is timed
+        key = ("fold", type(optimizer).__name__, len(optimizer.slots), tuple(shapes), rows, dtype)
+        try:
+            with self.running(0.0):
+                return self._fuses(key, lambda: trial().plain(), lambda: trial().folded())
+        except OutOfMemory:
+            return False
 
     # -- parts of the equations ----------------------------------------------------------------------------------
 
@@ -274,11 +375,20 @@ class CudaBackend(NumpyBackend):
     def _sum(self, x: Any, out: Any) -> None:
         self._sum_rows(x, out)
 
-    def _sum_rows(self, partial: Any, out: Any, add: bool = False) -> None:
-        """out = Σ_rows partial, or out += it; partial (rows, cols), out (cols,)."""
-        (tiles, _), block = self.kernels.over_matrix(partial)
-        arguments = {"partial": partial, "out": out, "add": add, **_size(partial)}
-        self.kernels.launch(SUM_ROWS, ((tiles, 1), block), partial, arguments)
+    def _sum_rows(self, parts: Any, out: Any, scale: Any = None) -> None:
+        """out = Σ_rows parts, or out ← β out + α Σ_rows parts, [α, β] = scale; parts (rows, cols), out (cols,)."""
+        (tiles, _), block = self.kernels.over_matrix(parts)
+        arguments = {"partial": parts, "out": out, "scale": scale, **_size(parts)}
+        self.kernels.launch(SUM_ROWS, ((tiles, 1), block), parts, arguments)
+
+    def _one_each(self, like: Any) -> Any:
+        """Return [1, 1] of the type of an array, the scale by which a sum is added to another."""
+        dtype = str(like.dtype)
+        if dtype not in self._ones:
+            ones = self.asarray([1.0, 1.0], dtype)
+            self.synchronize()  # streams of other threads read it too
+            self._ones[dtype] = ones
+        return self._ones[dtype]
 
 
 def threshold(rate: float) -> int:

@@ -226,10 +226,8 @@ class NumpyBackend:
             rate: share of the units to drop.
             mask: (N, n), written.
         """
-        uniform = self._scratch.take(numpy, "float32", "uniform", mask.size).reshape(mask.shape)
-        self._tape.do(_draw, key, first, k, layer, uniform)
-        self.xp.greater_equal(uniform, rate, out=mask)
-        self.xp.multiply(mask, 1.0 / (1.0 - rate), out=mask)
+        uniform = self._scratch.take(numpy, "float32", "uniform", min(mask.size, self.block))
+        self._tape.do(_draw, key, first, k, layer, rate, mask.reshape(-1), uniform)
 
     def output_delta(
         self,
@@ -303,14 +301,15 @@ class NumpyBackend:
         self._times_slope(activation, z, a, delta)
         self._bias_gradient(delta, db, scale)
 
-    def weight_gradient(self, h: Any, delta: Any, dW: Any, scale: Any = None) -> None:
+    def weight_gradient(self, h: Any, delta: Any, dW: Any, scale: Any = None, beside: bool = True) -> None:
         """(5) ∂L/∂W = hᵀ δ; with a scale (5, 7): x ← β x + α hᵀ δ, where x is W itself or its velocity.
 
         Args:
             h: h_{l-1} (N, m).
             delta: δ_l (N, n).
             dW: (m, n), written; with a scale x, changed in place.
-            scale: (α, β), or None; only where `folds` says so.
+            scale: (α, β), an array (2,), or None; only where `folds` says so.
+            beside: whether a device has something to do meanwhile that does not need it.
         """
         if scale is None:
             self._product(h.T, delta, dW)
@@ -355,10 +354,11 @@ class NumpyBackend:
             self._run(optimizer.clip_factor, {"squares": self._squares_of(gradient)}, [inputs["clip"]])
         self._run(optimizer.update, inputs, [theta, *slots], ["w", *optimizer.slots])
 
-    def folds(self, shapes: Sequence[tuple[int, int]], rows: int, dtype: str) -> bool:
-        """Return whether `weight_gradient` should add to what an update changes, rather than write a gradient.
+    def folds(self, optimizer: Optimizer, shapes: Sequence[tuple[int, int]], rows: int, dtype: str) -> bool:
+        """Return whether an update is faster as a part of (5) and (6), by `scale`, than over all of θ after them.
 
         Args:
+            optimizer: one that has a `fold`.
             shapes: (n_{l-1}, n_l) of every W_l.
             rows: N.
             dtype: of the parameters.
@@ -366,7 +366,7 @@ class NumpyBackend:
         return isinstance(self.xp, Taped) and blas.of_numpy(dtype) is not None
 
     def add(self, x: Any, out: Any, narrow: Any = None) -> None:
-        """out ← out + x, and `narrow` its copy in the type of storage where there is such; x (P,), out (P,)."""
+        """out ← out + x, of one size; and into `narrow`, as `update` does."""
         self.xp.add(out, x, out=out)
 
     # -- parts of the equations ----------------------------------------------------------------------------------
@@ -377,15 +377,11 @@ class NumpyBackend:
 
     def _bias_gradient(self, delta: Any, db: Any, scale: Any) -> None:
         """(6) db = Σ_rows δ, or with a scale (6, 8) db ← β db + α Σ_rows δ, by a product with ones: twice as fast."""
-        ones = self._ones(delta)
+        ones = self._scratch.filled(self.xp, str(delta.dtype), 1.0, len(delta))[None]
         if scale is None:
             self._product(ones, delta, db[None])
         else:
             self._tape.do(self._blas(db).rows_added(delta, ones, db, scale))
-
-    def _ones(self, delta: Any) -> Any:
-        """Return a row of as many ones as δ has rows (1, N)."""
-        return self._scratch.filled(self.xp, str(delta.dtype), 1.0, len(delta))[None]
 
     def _blas(self, x: Any) -> blas.Blas:
         found = blas.of_numpy(str(x.dtype))
@@ -458,10 +454,16 @@ def dropout_key(seed: int | None) -> Any:
     return numpy.random.Philox(seed).state["state"]["key"]
 
 
-def _draw(key: Any, first: Any, k: int, layer: int, out: Any) -> None:
-    """Write uniform numbers of the step `first` + k and of a layer."""
+def _draw(key: Any, first: Any, k: int, layer: int, rate: float, mask: Any, uniform: Any) -> None:
+    """Draw a mask (n,), as many elements at a time as there is memory for their numbers."""
     philox = numpy.random.Philox(counter=(0, layer, int(first) + k, 0), key=key)
-    numpy.random.Generator(philox).random(out=out, dtype="float32")
+    generator = numpy.random.Generator(philox)
+    for start in range(0, mask.size, uniform.size):
+        part = mask[start : start + uniform.size]
+        numbers = uniform[: part.size]
+        generator.random(out=numbers, dtype="float32")
+        numpy.greater_equal(numbers, rate, out=part)
+        numpy.multiply(part, 1.0 / (1.0 - rate), out=part)
 
 
 def _penalty(m: Any, g: Any, W: Any, l2: Any) -> Any:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from itertools import pairwise
+from functools import partial
 from typing import Any, NamedTuple
 
 from .choices import Choices
-from .cublaslt import WORKSPACE, Algorithm, Kind, Library, Plan
+from .clock import Clock
+from .cublaslt import WORKSPACE, Algorithm, Kind, Library, Plan, Pointers
 
 CANDIDATES = 8  # algorithms that are timed for a kind of product
-ROUNDS = 5  # of which the fastest counts
-MARGIN = 0.97  # of the time of the library's first choice: another has to be faster than that
 
 
 class Chosen(NamedTuple):
@@ -21,19 +20,40 @@ class Chosen(NamedTuple):
     algorithm: Algorithm
 
 
+class Epilogue(NamedTuple):
+    """What the library does with a product before it writes it.
+
+    Attributes:
+        name: a key of `EPILOGUES`.
+        vector: (k,), of the type of the result: the bias, read, or the sums, written.
+        matrix: (i, k), of the type of the result, its rows one behind the other: z, or None.
+    """
+
+    name: str
+    vector: Any
+    matrix: Any = None
+
+
+NONE = Epilogue("default", None)
+
+
 class Products:
     """Products out = A B of matrices on one device.
 
     Args:
         xp: CuPy.
         library: cuBLASLt, open.
-        choices: the algorithms that were chosen before on such a device with this release of the library.
+        choices: what was chosen before on such a device with this release of the library.
         precision: of products of float32 arrays: "float32" or "tf32"; those of uint16 arrays, which hold the bits of
             bfloat16, are summed in float32.
+
+    Attributes:
+        clock: what chooses.
     """
 
     def __init__(self, xp: Any, library: Library, choices: Choices, precision: str = "float32") -> None:
         self._xp, self._library, self._choices, self.precision = xp, library, choices, precision
+        self.clock = Clock(xp, choices)
         self._chosen: dict[Kind, Chosen] = {}
         self._local = threading.local()  # threads work on streams of their own
 
@@ -41,25 +61,32 @@ class Products:
         """Return the products of the same library with another precision."""
         return Products(self._xp, self._library, self._choices, precision)
 
-    def __call__(self, A: Any, B: Any, out: Any, beside: bool = False) -> None:
-        """Launch out = A B on the current stream.
+    def __call__(
+        self, A: Any, B: Any, out: Any, beside: bool = False, *, epilogue: Epilogue = NONE, scale: Any = None
+    ) -> None:
+        """Launch out = A B, or out ← β out + α A B, on the current stream.
 
         Args:
             A: (i, j), its rows one behind the other, or its columns.
             B: (j, k), likewise.
             out: (i, k), written; its rows one behind the other.
             beside: whether other products of this thread may run at the same time, on its other stream.
+            epilogue: what is done with the product before it is written.
+            scale: [α, β] (2,), in the type of the sums; what lies there when the product is computed counts.
 
         Raises:
             CudaLibraryError: the library cannot compute it.
         """
-        kind, pointers = self._kind(A, B, out), (A.data.ptr, B.data.ptr, out.data.ptr)
+        kind = self._kind(A, B, out, epilogue, scale is not None)
+        pointers = Pointers(*map(_pointer, (A, B, out, epilogue.vector, epilogue.matrix, scale)))
         workspace = self._workspace(beside)
         if kind not in self._chosen:
-            self._chosen[kind] = self._choose(kind, pointers, workspace)
+            # What is launched to be timed writes what the product to come will write, unless it adds to what is there.
+            trial = out if scale is None else self._xp.empty(out.shape, out.dtype)
+            self._chosen[kind] = self._choose(kind, pointers._replace(out=_pointer(trial)), workspace)
         self._launch(self._chosen[kind], pointers, workspace)
 
-    def _kind(self, A: Any, B: Any, out: Any) -> Kind:
+    def _kind(self, A: Any, B: Any, out: Any, epilogue: Epilogue, scaled: bool) -> Kind:
         dtype = str(A.dtype)
         compute = {"float32": self.precision, "float64": "float64", "uint16": "bfloat16"}[dtype]
         return Kind(
@@ -70,10 +97,18 @@ class Products:
             operands=dtype,
             result=str(out.dtype),
             compute=compute,
-            alignments=(_alignment(A), _alignment(B), _alignment(out)),
+            alignments=(
+                _alignment(A),
+                _alignment(B),
+                _alignment(out),
+                _alignment(epilogue.vector),
+                _alignment(epilogue.matrix),
+            ),
+            epilogue=epilogue.name,
+            scaled=scaled,
         )
 
-    def _launch(self, chosen: Chosen, pointers: tuple[int, int, int], workspace: int) -> None:
+    def _launch(self, chosen: Chosen, pointers: Pointers, workspace: int) -> None:
         stream = self._xp.cuda.get_current_stream().ptr
         self._library.multiply(chosen.plan, chosen.algorithm, pointers, workspace, stream)
 
@@ -84,40 +119,19 @@ class Products:
             setattr(self._local, name, self._xp.empty(WORKSPACE, "uint8"))
         return int(getattr(self._local, name).data.ptr)
 
-    # -- the choice ----------------------------------------------------------------------------------------------
-
-    def _choose(self, kind: Kind, pointers: tuple[int, int, int], workspace: int) -> Chosen:
-        """Return the plan of a kind and its algorithm: that chosen before, or the fastest of the library's proposals.
-
-        Another than the library's first is taken where it is clearly faster. Algorithms differ in the order of their
-        sums, so that a choice by the clock is kept: the next process gives the same bits.
-        """
+    def _choose(self, kind: Kind, pointers: Pointers, workspace: int) -> Chosen:
+        """Return the plan of a kind, and the algorithm that the clock chooses of the library's proposals."""
         plan = Plan(self._library, kind)
-        candidates = [Chosen(plan, algorithm) for algorithm in self._library.algorithms(plan, CANDIDATES)]
-        names, key = [candidate.algorithm.description.hex() for candidate in candidates], "-".join(map(str, kind))
-        before = self._choices.get(key)
-        if before in names:
-            return candidates[names.index(before)]
-        times = [self._time(candidate, pointers, workspace) for candidate in candidates]
-        fastest = min(range(len(times)), key=times.__getitem__)
-        chosen = fastest if times[fastest] < MARGIN * times[0] else 0
-        self._choices.keep(key, names[chosen])
-        return candidates[chosen]
+        algorithms = {a.description.hex(): a for a in self._library.algorithms(plan, CANDIDATES)}
+        ways = {name: partial(self._launch, Chosen(plan, a), pointers, workspace) for name, a in algorithms.items()}
+        return Chosen(plan, algorithms[self.clock.fastest(kind, ways)])
 
-    def _time(self, candidate: Chosen, pointers: tuple[int, int, int], workspace: int) -> float:
-        """Return the least time of a product in milliseconds; its result is that of the product to come."""
-        self._launch(candidate, pointers, workspace)
-        events = [self._xp.cuda.Event() for _ in range(ROUNDS + 1)]
-        for event in events[:-1]:
-            event.record()
-            self._launch(candidate, pointers, workspace)
-        events[-1].record()
-        events[-1].synchronize()
-        elapsed = self._xp.cuda.get_elapsed_time
-        return min(float(elapsed(begin, end)) for begin, end in pairwise(events))
+
+def _pointer(x: Any) -> int:
+    return 0 if x is None else int(x.data.ptr)
 
 
 def _alignment(x: Any) -> int:
     """Return by how many bytes memory is aligned, at most 256: what an algorithm may count on."""
-    pointer = x.data.ptr
+    pointer = _pointer(x)
     return min(256, pointer & -pointer) if pointer else 256

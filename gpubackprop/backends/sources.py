@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..formula import Trace, cuda_function
+from ..formula import Trace, cuda_function, trace
 
 if TYPE_CHECKING:
     from ..activations import Activation
@@ -82,19 +82,28 @@ def output(loss: Loss, activation: Activation) -> Source:
 
 def update(optimizer: Optimizer) -> Source:
     """Return the kernel of equations 7 and 8."""
-    slots = "".join(f", s[{j}][k]" for j in range(len(optimizer.slots)))
-    scalars = "".join(f", h[{j}]" for j in range(len(optimizer.scalar_names)))
+    return _update(optimizer.update, optimizer.slots, optimizer.scalar_names, optimizer.clip_factor)
+
+
+def _update(change: Trace, kept: tuple[str, ...], names: tuple[str, ...], clip_factor: Trace) -> Source:
+    """Return the kernel of a change to w, from g, what is kept beside w, and numbers by name."""
+    slots = "".join(f", s[{j}][k]" for j in range(len(kept)))
+    scalars = "".join(f", h[{j}]" for j in range(len(names)))
     functions = (
-        Function("clip_factor", optimizer.clip_factor, ("squares",)),
-        Function("change", optimizer.update, optimizer.arguments, ("w", *optimizer.slots)),
+        Function("clip_factor", clip_factor, ("squares",)),
+        Function("change", change, ("w", "g", *kept, *names, "clip"), ("w", *kept)),
     )
     step = (
-        f"constexpr int SLOTS = {len(optimizer.slots)};\n"
+        f"constexpr int SLOTS = {len(kept)};\n"
         "template <class Slots> __device__ __forceinline__ void\n"
         "step(T& w, T g, Slots& s, int k, const T* h, T clip) {\n"
         f"    change(w, g{slots}{scalars}, clip);\n}}\n"
     )
     return Source("update", functions, step)
+
+
+# w ← w + g: what is left of a step whose gradient went into the velocity g
+ADD = _update(trace(lambda m, w, g: w + g, ("w", "g")), (), (), trace(lambda m, squares: 1.0, ("squares",)))
 
 
 def _backward(activation: Activation) -> Function:

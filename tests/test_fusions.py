@@ -1,0 +1,404 @@
+"""What is done in a product instead of behind it: taken by the clock, kept, refused, and right either way."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import fake_cupy
+import host_cublaslt
+import numpy as np
+import pytest
+from cuda_backends import forget
+from kernel_cases import from_bfloat16, to_bfloat16
+
+import gpubackprop as gb
+from gpubackprop.activations import ACTIVATIONS
+from gpubackprop.backends import clock, devices, fusions
+from gpubackprop.backends.choices import Choices
+from gpubackprop.backends.cublaslt import EPILOGUES, Plan
+from gpubackprop.backends.products import Epilogue, Products
+from gpubackprop.optimizers import SGD
+from gpubackprop.workspace import Workspace
+
+RNG = np.random.default_rng(7)
+X, Y = RNG.normal(size=(50, 6)), RNG.normal(size=(50, 3))
+# The other way is taken where its time is below this share of the first one's: never, and wherever there is another.
+PLAIN, FUSED = 0.0, 1e9
+
+
+@pytest.fixture(params=["stand-in", pytest.param("GPU", marks=pytest.mark.gpu)])
+def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, need: Any, tmp_path: Path) -> Iterator[str]:
+    """A device with products of cuBLASLt, which has chosen nothing yet."""
+    monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", str(tmp_path / "cache"))
+    if request.param == "stand-in":
+        need("host")
+        fake_cupy.install(monkeypatch)
+        monkeypatch.setattr(devices, "_library", host_cublaslt.library)
+    forget()
+    yield "cuda"
+    forget()
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch, need: Any) -> Iterator[Any]:
+    """The stand-in for CuPy, with products of cuBLASLt that choose anew each time."""
+    need("host")
+    made = fake_cupy.install(monkeypatch)
+    monkeypatch.setattr(devices, "_products", host_cublaslt.products)
+    forget()
+    yield made
+    forget()
+
+
+def _network(activation: str, backend: str, width: int = 16, **arguments: Any) -> gb.Network:
+    return gb.Network([6, width, 8, 3], activation=activation, backend=backend, **arguments)
+
+
+def _taken(net: gb.Network) -> dict[str, set[str]]:
+    """What the clock took, by what it was asked of."""
+    found: dict[str, set[str]] = {}
+    for key, way in net.backend.choices.items():
+        found.setdefault(" ".join(key.split()[:2]), set()).add(way)
+    return found
+
+
+# -- epilogues ---------------------------------------------------------------------------------------------------------
+
+ENDS = {
+    "identity": {"forward bias"},
+    "relu": {"forward bias", "forward relu_bias"},
+    "gelu_tanh": {"forward bias", "forward gelu_aux_bias", "delta gelu"},
+}
+
+
+@pytest.mark.parametrize("margin", [PLAIN, FUSED])
+@pytest.mark.parametrize(("dtype", "precision", "within"), [
+    ("float32", "float32", 1e-5), ("float64", "float32", 1e-12), ("float32", "tf32", 2.0**-7),
+])  # fmt: skip
+@pytest.mark.parametrize("activation", ENDS)
+def test_outputs_and_gradients_are_those_of_numpy(
+    activation: str, dtype: str, precision: str, within: float, margin: float, cuda: str, monkeypatch: Any
+) -> None:
+    """On a device the library may refuse some; the stand-in has all. TF32: as in test_precision.py."""
+    monkeypatch.setattr(clock, "MARGIN", margin)
+    net = _network(activation, cuda, dtype=dtype, precision=precision)
+    reference = _network(activation, "numpy", dtype=dtype)
+    for _, b in net.parameters:
+        b[...] = 0.25  # a bias that is not there would not be seen in zeros
+    for _, b in reference.parameters:
+        b[...] = 0.25
+    np.testing.assert_allclose(net.forward(X), reference.forward(X), rtol=within, atol=within)
+    (loss, given), (expected, wanted) = net.loss_and_gradients(X, Y), reference.loss_and_gradients(X, Y)
+    assert loss == pytest.approx(expected, rel=within)
+    for pair, other in zip(given, wanted, strict=True):
+        for own, right in zip(pair, other, strict=True):
+            np.testing.assert_allclose(net.backend.to_numpy(own), right, rtol=within, atol=within)
+    assert set(_taken(net)) == ENDS[activation]
+    if margin == PLAIN or hasattr(net.theta, "_host"):
+        assert set.union(*_taken(net).values()) == {"plain" if margin == PLAIN else "fused"}
+
+
+@pytest.mark.parametrize(
+    ("width", "arguments", "fused"),
+    [
+        (13, {"activation": "gelu_tanh"}, {"forward gelu_aux_bias 50 13 8", "delta gelu 50 8 3"}),
+        (16, {"activation": "relu"}, {"forward relu_bias 50 6 16", "forward relu_bias 50 16 8"}),
+        (16, {"activation": "relu", "precision": "bfloat16"}, set()),
+        (16, {"activation": "tanh", "output_activation": "softmax"}, set()),
+        (16, {"activation": "gelu"}, set()),
+    ],
+    ids=str,
+)
+def test_what_has_an_epilogue(width: int, arguments: dict[str, Any], fused: set[str], graphs: Any) -> None:
+    """Not rows of z that are no multiple of eight elements, another type of bias, functions that the library lacks."""
+    net = _network(backend="cuda", width=width, **{"output_activation": "sigmoid", **arguments})
+    net.loss_and_gradients(X, Y)
+    assert {" ".join(key.split()[:5]) for key in net.backend.choices} == fused
+
+
+def test_a_layer_with_dropout_is_not_fused(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "MARGIN", FUSED)
+    net, reference = (_network("gelu_tanh", name, dropout=0.5, dtype="float64") for name in ("cuda", "numpy"))
+    masks = reference.draw_masks(50, seed=1)
+    (loss, _), (expected, _) = (made.loss_and_gradients(X, Y, masks=masks) for made in (net, reference))
+    assert loss == pytest.approx(expected, rel=1e-12)
+    assert set(_taken(net)) == {"forward bias"}, "the output layer, which has no mask"
+
+
+def test_what_the_library_refuses_is_not_fused(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "MARGIN", FUSED)
+    net = _network("gelu_tanh", "cuda")
+    net.backend.products._library._functions.epilogues = {EPILOGUES["default"], EPILOGUES["gelu_aux_bias"]}
+    net.loss_and_gradients(X, Y)
+    assert _taken(net) == {"forward bias": {"plain"}, "forward gelu_aux_bias": {"fused"}, "delta gelu": {"plain"}}
+
+
+def test_no_row_without_an_epilogue_says_it_has_one() -> None:
+    assert {name: row.epilogue for name, row in ACTIVATIONS.items() if row.epilogue} == {
+        "identity": "identity",
+        "relu": "relu",
+        "gelu_tanh": "gelu",
+    }
+
+
+def test_the_faster_way_is_taken_and_kept(graphs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Both ways of a layer are timed once; the next process takes the same, whatever its clock says."""
+    monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", str(tmp_path))
+    timed: list[str] = []
+
+    def measured(self: Any, ways: dict[str, Callable[[], None]]) -> str:
+        timed.append(next(iter(ways)))
+        for way in ways.values():
+            way()
+        return list(ways)[-1]
+
+    monkeypatch.setattr(devices, "_products", lambda cupy: Products(cupy, host_cublaslt.library(), Choices("device")))
+    monkeypatch.setattr(clock.Clock, "_measured", measured)
+    outputs, counts = [], []
+    for _ in range(2):
+        forget()
+        net = _network("relu", "cuda")
+        outputs += [net.forward(X).tobytes(), net.forward(X).tobytes()]
+        assert _taken(net) == {"forward relu_bias": {"fused"}, "forward bias": {"fused"}}
+        counts.append(timed.count("plain"))
+    assert counts == [3, 3], "each of three layers, in the first process alone"
+    assert len(set(outputs)) == 1
+
+
+@pytest.mark.parametrize(("factor", "way"), [(0.98, "plain"), (0.96, "fused")])
+def test_another_way_has_to_be_clearly_faster(factor: float, way: str, graphs: Any, monkeypatch: Any) -> None:
+    times = iter([1.0] * clock.ROUNDS + [factor] * clock.ROUNDS)
+    monkeypatch.setattr(graphs.cuda, "get_elapsed_time", lambda start, stop: next(times))
+    choices = Choices("none")
+    choices.get, choices.keep = lambda key: None, lambda key, value: None  # type: ignore[method-assign]
+    made = clock.Clock(graphs, choices)
+    ways = {"plain": lambda: None, "fused": lambda: None}
+    assert [made.fastest(("a",), ways) for _ in range(2)] == [way, way]
+
+
+def test_a_z_that_is_needed_later_is_written(graphs: Any) -> None:
+    """By an epilogue that writes it; one that does not is not taken, as for a loss that reads z of such a layer."""
+    z, a, b = (graphs.ones(shape, "float32") for shape in ((4, 8), (4, 8), 8))
+    found = {
+        name: [fusions.forward(ACTIVATIONS[name], b, None, first, a) for first in (z, a)]
+        for name in ("identity", "relu", "gelu_tanh")
+    }
+    assert {name: [e is not None for e in pair] for name, pair in found.items()} == {
+        "identity": [False, True],
+        "relu": [False, True],
+        "gelu_tanh": [True, False],
+    }
+
+
+def test_threads_do_not_take_each_others_bias(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The descriptor holds the pointer to it, and threads share the descriptor."""
+    products, point = host_cublaslt.products(graphs), Plan.point
+    zeros, wrong = graphs.zeros((4, 4), "float32"), []
+    memory = graphs.asarray(np.arange(4 * 256.0).reshape(4, 256), "float32")  # of one alignment, and so of one kind
+    biases, outs = [memory[k, :4] for k in (0, 1)], [memory[k, :16].reshape(4, 4) for k in (2, 3)]
+    for b, out in zip(biases, outs, strict=True):  # what is chosen and allocated at the first call
+        products(zeros, zeros, out, epilogue=Epilogue("bias", b))
+    assert len(products._chosen) == 1
+
+    def slow(self: Plan, vector: int, matrix: int) -> None:
+        point(self, vector, matrix)
+        time.sleep(0.001)  # here another thread would point elsewhere
+
+    def work(b: Any, out: Any) -> None:
+        for _ in range(20):
+            products(zeros, zeros, out, epilogue=Epilogue("bias", b))
+            wrong.extend(out._host[out._host != b._host])
+
+    monkeypatch.setattr(Plan, "point", slow)
+    threads = [threading.Thread(target=work, args=pair) for pair in zip(biases, outs, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("margin", [PLAIN, FUSED])
+@pytest.mark.parametrize("activation", ENDS)
+def test_replayed_steps_give_the_bits_of_launched_ones(
+    activation: str, margin: float, cuda: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "MARGIN", margin)
+    thetas = []
+    for records in (False, True):
+        net = _network(activation, cuda)
+        with pytest.MonkeyPatch.context() as patch:
+            if not records:
+                patch.setattr(net.backend, "record", lambda work: work)
+            gb.fit(net, X, Y, optimizer=SGD(0.05), epochs=8, batch_size=8, tol=None)
+        thetas.append(net.backend.to_numpy(net.theta).tobytes())
+    assert thetas[0] == thetas[1]
+
+
+# -- sums that are scaled on the device --------------------------------------------------------------------------------
+
+
+def _arrays(backend: Any, *arrays: np.ndarray, dtype: str = "float32") -> list[Any]:
+    return [backend.asarray(array, dtype) for array in arrays]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision"), [("float32", "float32"), ("float64", "float32"), ("float32", "bfloat16")]
+)
+def test_a_gradient_is_added_to_what_is_there(dtype: str, precision: str, cuda: str) -> None:
+    """The scale is read when the product is computed; choosing an algorithm adds nothing."""
+    backend = _network("tanh", cuda).backend.with_precision(precision)
+    h, delta, W = RNG.normal(size=(20, 5)), RNG.normal(size=(20, 4)), RNG.normal(size=(5, 4))
+    if precision == "bfloat16":
+        h, delta = (from_bfloat16(to_bfloat16(x)) for x in (h, delta))
+    with backend.running(0.0):
+        ours, scale = _arrays(backend, W, np.array([-0.5, 1.0]), dtype=dtype)
+        operands = [backend.narrow(x) for x in _arrays(backend, h, delta, dtype=dtype)]
+        recorded = backend.record(lambda: (backend.weight_gradient(*operands, ours, scale), backend.join()))
+        expected = W.astype(dtype)
+        for alpha, beta in ((-0.5, 1.0), (-0.5, 1.0), (0.25, 0.9), (-2.0, 0.0)):
+            scale[...] = backend.asarray([alpha, beta], dtype)
+            recorded()
+            expected = beta * expected + alpha * (h.T @ delta)
+            within = 1e-5 if dtype == "float32" else 1e-13
+            np.testing.assert_allclose(backend.to_numpy(ours), expected, rtol=within, atol=within)
+
+
+@pytest.mark.parametrize("margin", [PLAIN, FUSED])
+@pytest.mark.parametrize("rows", [5, 700])
+def test_a_gradient_of_the_bias_is_added_once(rows: int, margin: float, cuda: str, monkeypatch: Any) -> None:
+    """With one strip of rows and with several, by our kernel and by the library."""
+    monkeypatch.setattr(clock, "MARGIN", margin)
+    backend, gelu = _network("tanh", cuda).backend, ACTIVATIONS["gelu_tanh"]
+    delta_next, W, z, b = (RNG.normal(size=shape) for shape in ((rows, 3), (8, 3), (rows, 8), (8,)))
+    with backend.running(0.0):
+        arrays = _arrays(backend, delta_next, W, z, z, np.zeros((rows, 8)), b, np.array([-0.5, 0.75]))
+        delta_, W_, z_, a_, delta, db, scale = arrays
+        backend.delta(gelu, delta_, W_, None, z_, a_, delta, db, scale)
+        sums = backend.to_numpy(delta).sum(axis=0, dtype="float64")
+        np.testing.assert_allclose(backend.to_numpy(db), 0.75 * b - 0.5 * sums, rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_reads_weights_before_they_are_joined(graphs: Any) -> None:
+    backend = _network("tanh", "cuda").backend
+    h, delta, W, scale, b, z = _arrays(
+        backend, np.ones((4, 6)), np.ones((4, 5)), np.ones((6, 5)), np.ones(2), np.ones(5), np.ones((4, 5))
+    )
+    backend.weight_gradient(h, delta, W, scale)
+    with pytest.raises(fake_cupy.Unordered):
+        backend.forward(ACTIVATIONS["tanh"], h, W, b, None, z, z, z)
+    backend.join()
+    backend.forward(ACTIVATIONS["tanh"], h, W, b, None, z, z, z)
+
+
+def test_the_last_gradient_need_not_run_beside(graphs: Any) -> None:
+    """On the current stream it needs no join, and goes at the same time as one that runs beside."""
+    backend = _network("tanh", "cuda").backend
+    h, delta, W, out = _arrays(backend, np.ones((4, 6)), np.ones((4, 5)), np.ones((6, 5)), np.ones((6, 5)))
+    backend.weight_gradient(h, delta, W)
+    backend.weight_gradient(h, delta, out, beside=False)
+    backend.put(out, out)
+    with pytest.raises(fake_cupy.Unordered):
+        backend.put(W, out)
+
+
+# -- is a step folded into the products --------------------------------------------------------------------------------
+
+SHAPES = [(6, 16), (16, 3)]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_clock_says_whether_a_step_is_folded(
+    momentum: float, precision: str, cuda: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = _network("tanh", cuda, precision=precision).backend
+    found = []
+    for margin, rows in ((PLAIN, 5), (FUSED, 6), (PLAIN, 6)):
+        monkeypatch.setattr(clock, "MARGIN", margin)
+        found.append(backend.folds(SGD(0.1, momentum=momentum), SHAPES, rows, "float32"))
+    assert found == [False, True, True], "what was chosen is kept"
+
+
+def test_both_ways_to_step_come_to_the_same(graphs: Any) -> None:
+    """What is timed is a step: of a gradient that is not zero, by the rate of its scale."""
+    backend = _network("tanh", "cuda").backend
+    for momentum in (0.0, 0.9):
+        made = [fusions.Fold(backend, SGD(1e-3, momentum=momentum), SHAPES, 5, "float32") for _ in range(2)]
+        for fold in made:
+            fold._hyper[...] = 1e-3
+            fold._scale[...] = backend.asarray([-1e-3, momentum or 1.0], "float32")
+            for hT, delta in fold._operands:
+                hT[...], delta[...] = 0.5, 2.0
+        made[0].plain()
+        made[1].folded()
+        used = [fold._views(fold._theta) for fold in made]
+        for plain, folded in zip(*used, strict=True):
+            np.testing.assert_allclose(folded.get(), plain.get(), rtol=1e-6)
+            np.testing.assert_allclose(plain.get(), -1e-3 * 5, rtol=1e-6)
+
+
+def test_nothing_is_folded_without_the_library_or_without_memory(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "MARGIN", FUSED)
+    backend = _network("tanh", "cuda").backend
+    monkeypatch.setattr(fake_cupy.state, "free", 100)
+    assert not backend.folds(SGD(0.1), SHAPES, 5, "float32")
+    monkeypatch.setattr(fake_cupy.state, "free", 2**40)
+    assert backend.folds(SGD(0.1), SHAPES, 5, "float32")
+    monkeypatch.setattr(devices, "_products", lambda cupy: "there is none")
+    forget()
+    assert not _network("tanh", "cuda").backend.folds(SGD(0.1), SHAPES, 5, "float32")
+    assert not _network("tanh", "numpy").backend.folds(SGD(0.1), SHAPES, 5, "float32")
+
+
+def _folded_step(net: gb.Network, ws: Any, scale: Any) -> None:
+    """Equations 1 to 8, with 7 in the products of 5 and 8 in the sums of 6: W_l is read before it is changed."""
+    backend, L = net.backend, len(net.parameters)
+    net._forward(ws)
+    backend.output_delta(
+        net.loss, net.activations[-1], ws.y, ws.z[L], ws.a[L], ws.weight, ws.delta[L], net.parameters[-1][1], ws.value,
+        scale,
+    )  # fmt: skip
+    for l in range(L, 0, -1):
+        if l > 1:
+            sigma, W, b = net.activations[l - 2], net._operands[l - 1], net.parameters[l - 2][1]
+            buffers = ws.mask[l - 1], ws.z[l - 1], ws.a[l - 1], ws.delta[l - 1]
+            backend.delta(sigma, ws.delta[l], W, *buffers, b, scale)
+        backend.weight_gradient(ws.h[l - 1], ws.delta[l], net.parameters[l - 1][0], scale, beside=l > 1)
+    backend.join()
+
+
+@pytest.mark.parametrize("margin", [PLAIN, FUSED])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("activation", ["gelu_tanh", "tanh"])
+def test_folded_steps_are_those_of_gradient_descent(
+    activation: str, precision: str, margin: float, cuda: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Launched and replayed, at a rate that changes from step to step."""
+    monkeypatch.setattr(clock, "MARGIN", margin)
+    thetas, rates = [], (0.1, 0.05, 0.2, 0.1)
+    reference = _network(activation, "numpy", dtype="float64")
+    for rate in rates:
+        reference.loss_and_gradients(X, Y)
+        reference.theta[...] -= rate * reference.gradient
+    for records in (False, True):
+        net = _network(activation, cuda, precision=precision)
+        backend = net.backend
+        with backend.running(0.0):
+            ws = Workspace(net.architecture, backend, 50)
+            x, y, scale = _arrays(backend, X, Y, np.array([0.0, 1.0]))
+            ws.load(backend.narrow(x), y)
+            step = partial(_folded_step, net, ws, scale)
+            step = backend.record(step) if records else step
+            for rate in rates:
+                scale[0:1] = -rate
+                step()
+            thetas.append(backend.to_numpy(net.theta))
+    assert thetas[0].tobytes() == thetas[1].tobytes()
+    within = 1e-5 if precision == "float32" else 2.0**-6  # operands of 8 bits, and changes that are small beside θ
+    np.testing.assert_allclose(thetas[0], reference.theta, rtol=within, atol=within)
