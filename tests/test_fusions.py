@@ -362,6 +362,8 @@ def test_nothing_is_folded_without_the_library_or_without_memory(graphs: Any, mo
 def _folded_step(net: gb.Network, ws: Any, scale: Any) -> None:
     """Equations 1 to 8, with 7 in the products of 5 and 8 in the sums of 6: W_l is read before it is changed."""
     backend, L = net.backend, len(net.parameters)
+    for (W, _), operand in zip(net.parameters, net._operands, strict=True):
+        backend.narrow(W, operand)
     net._forward(ws)
     backend.output_delta(
         net.loss, net.activations[-1], ws.y, ws.z[L], ws.a[L], ws.weight, ws.delta[L], net.parameters[-1][1], ws.value,
