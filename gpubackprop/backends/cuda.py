@@ -57,7 +57,7 @@ class CudaBackend(NumpyBackend):
         self.products = None if isinstance(products, str) else products
         self.precisions = PRECISIONS if self.products else PRECISIONS[:1]
         self._beside = Beside(xp)
-        self._ones: dict[str, Any] = {}
+        self._pairs: dict[str, Any] = {}
         self._others: dict[str, CudaBackend] = {precision: self}
         self.engine = GRAPHS if self.products else f"launches one by one, products by CuPy: {products}"
 
@@ -384,11 +384,11 @@ class CudaBackend(NumpyBackend):
     def _one_each(self, like: Any) -> Any:
         """Return [1, 1] of the type of an array, the scale by which a sum is added to another."""
         dtype = str(like.dtype)
-        if dtype not in self._ones:
+        if dtype not in self._pairs:
             ones = self.asarray([1.0, 1.0], dtype)
             self.synchronize()  # streams of other threads read it too
-            self._ones[dtype] = ones
-        return self._ones[dtype]
+            self._pairs[dtype] = ones
+        return self._pairs[dtype]
 
 
 def threshold(rate: float) -> int:
