@@ -170,9 +170,7 @@ class Library:
         """
         results, found = (_Result * most)(), ctypes.c_int()
         *_, vector, matrix = plan.kind.alignments
-        plan.point(
-            vector, matrix
-        )  # of pointers not followed it takes the alignment, and a number is a multiple of itself
+        plan.point(vector, matrix)  # which the library does not follow here: it takes their alignment from the number
         self.call(
             "cublasLtMatmulAlgoGetHeuristic",
             self._handle,
