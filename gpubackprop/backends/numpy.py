@@ -222,10 +222,12 @@ class NumpyBackend:
             mask: (N, n), written.
         """
         generator = numpy.random.Generator(numpy.random.Philox(counter=(0, layer, int(first) + k, 0), key=key))
-        uniform = self._scratch.take(numpy, "float32", "uniform", mask.size).reshape(mask.shape)
-        generator.random(out=uniform, dtype="float32")
-        numpy.greater_equal(uniform, rate, out=mask)
-        numpy.multiply(mask, 1.0 / (1.0 - rate), out=mask)
+        for start in range(0, mask.size, self.block):
+            part = mask.reshape(-1)[start : start + self.block]
+            uniform = self._scratch.take(numpy, "float32", "uniform", part.size)
+            generator.random(out=uniform, dtype="float32")
+            numpy.greater_equal(uniform, rate, out=part)
+            numpy.multiply(part, 1.0 / (1.0 - rate), out=part)
 
     def output_delta(
         self,
