@@ -87,14 +87,19 @@ def raced(
         if entries[0].remark:
             return entries[:1]
     racing = [entry for entry in entries if not entry.remark]
-    times = interleaved([(entry.contender, entry.steps) for entry in racing], rounds, clock, pause)
+    times = interleaved([(entry.contender, entry.steps) for entry in racing], rounds, clock, pause=pause)
     for entry, seconds in zip(racing, times, strict=True):
         entry.seconds = seconds
     return entries
 
 
 def interleaved(
-    racing: Sequence[tuple[Timed, int]], rounds: int, clock: Clock = time.perf_counter, pause: float = 0.0
+    racing: Sequence[tuple[Timed, int]],
+    rounds: int,
+    clock: Clock = time.perf_counter,
+    *,
+    pause: float = 0.0,
+    before: Callable[[], None] | None = None,
 ) -> list[list[float]]:
     """Return the seconds of a step of each in every round, of so many steps a turn; no garbage is collected meanwhile.
 
@@ -103,19 +108,21 @@ def interleaved(
         rounds: how often.
         clock: seconds of the host.
         pause: seconds between two turns.
+        before: is called before each turn, or None.
 
     Returns:
         For each, its seconds round by round.
     """
     times: list[list[float]] = [[] for _ in racing]
     collects = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         for _ in range(rounds):
             for (contender, steps), seconds in zip(racing, times, strict=True):
                 if pause:
                     time.sleep(pause)
+                if before:
+                    before()
                 seconds.append(seconds_of(contender, steps, clock))
     finally:
         if collects:
