@@ -34,6 +34,11 @@ EPOCHS: dict[str, tuple[tuple[int, ...], int]] = {  # of its epochs
     "tiny": ((784, 128, 10), 200),
     "small": ((784, 512, 512, 10), 256),
 }
+GROWING: dict[str, list[tuple[int, tuple[int, ...], int]]] = {  # what grows: its value, sizes, N
+    "rows": [(N, (256, 256, 256, 10), N) for N in (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)],
+    "width": [(n, (n,) * 4, 256) for n in (64, 128, 256, 512, 1024, 2048)],
+    "depth": [(L, (256,) * (L + 1), 256) for L in (2, 4, 8, 16, 32)],
+}
 QUICK = {"tiny": 2, "medium": 1, "large": 0}  # shapes of a regime that a quick run takes
 RATES = {"SGD": 0.01, "Adam": 1e-3}
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -181,6 +186,21 @@ def suite_workload(regime: str, optimizer: str, backend: str, *, epochs: bool = 
     sizes, rows = (EPOCHS if epochs else SUITE)[regime]
     device = "cpu" if backend == "numpy" else "cuda"
     made = Workload(regime, sizes, rows, optimizer, RATES[optimizer], "float32", device)
+    return made.shrunk() if smoke else made
+
+
+def growing_workload(varies: str, point: int, backend: str, *, smoke: bool = False) -> Workload:
+    """Return a workload of a series, trained by SGD in float32.
+
+    Args:
+        varies: a key of GROWING.
+        point: its place there.
+        backend: "numpy" or "cuda".
+        smoke: whether it is only tried, on a net of a few units.
+    """
+    _, sizes, rows = GROWING[varies][point]
+    device = "cpu" if backend == "numpy" else "cuda"
+    made = Workload("growing", sizes, rows, "SGD", RATES["SGD"], "float32", device)
     return made.shrunk() if smoke else made
 
 
