@@ -11,7 +11,7 @@ from typing import Protocol
 
 from workloads import LOSS_BOUNDS, Contender, Workload, data_of, largest_difference
 
-WARM_UP = 3  # epochs: run, recorded, replayed
+WARM_UP = {"cuda": 3, "cpu": 1}  # epochs: on a device one is run, one recorded, one replayed
 TURN_SECONDS = 0.02  # at least
 # Threads of a pool wait for more work by spinning: PyTorch's product of 784-128-10 took up to twice as long right after
 # NumPy's on two threads.
@@ -81,7 +81,8 @@ def raced(
         try:
             _enter(entry, workload, entries[0].losses, free)
             if not entry.remark:
-                entry.steps = _warmed_up(entry.contender, workload.batches if epoch is None else epoch, turn, clock)
+                unit, warm_up = workload.batches if epoch is None else epoch, WARM_UP[workload.device]
+                entry.steps = _warmed_up(entry.contender, unit, warm_up, turn, clock)
         except Exception as error:  # of any library: the others go on
             entry.remark = f"failed: {type(error).__name__}: {(str(error).strip() or repr(error)).splitlines()[0]}"
         if entries[0].remark:
@@ -145,13 +146,14 @@ def _enter(entry: Entry, workload: Workload, ours: list[float], free: Callable[[
             entry.remark = "not compared: its losses are not ours"
 
 
-def _warmed_up(contender: Timed, epoch: int, turn: float, clock: Clock) -> int:
+def _warmed_up(contender: Timed, epoch: int, times: int, turn: float, clock: Clock) -> int:
     """Return how many steps take long enough for a turn: whole epochs."""
-    for _ in range(WARM_UP):
+    for _ in range(times):
         contender.steps(epoch)
     taken = seconds_of(contender, epoch, clock) * epoch
     steps = epoch * max(1, math.ceil(turn / max(taken, 1e-9)))
-    seconds_of(contender, steps, clock)  # JAX compiles for a number of steps
+    if steps > epoch:
+        seconds_of(contender, steps, clock)  # JAX compiles for a number of steps
     return steps
 
 

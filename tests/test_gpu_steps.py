@@ -332,7 +332,7 @@ def test_rounds_are_interleaved_and_long_enough() -> None:
     assert [c.taken[0] for c in (ours, bare, slow)] == [8, 8, 8]
     for contender, k in ((ours, 168), (bare, 328), (slow, 8)):  # epochs of 8 steps, in 20 ms at least
         assert contender.taken[3] == 8
-        assert contender.taken[4:] == [k] * 4
+        assert contender.taken[4:] == [k] * (3 if k == 8 else 4), "another number of steps is tried before it counts"
         assert contender.taken[4] * contender.seconds >= 0.02
     assert [r["median_seconds"] for r in row["contenders"]] == [2**-13, 2**-14, 2**-7]
     assert [r["share_of_our_time"] for r in row["contenders"]] == [1.0, 0.5, 64.0]
