@@ -11,7 +11,7 @@ import numpy
 from own_steps import OPTIMIZERS
 from workloads import Workload, network
 
-import gpubackprop as gb
+from gpubackprop.run import Run
 
 
 def bytes_taken(workload: Workload, backend: str) -> int:
@@ -35,17 +35,13 @@ def bytes_taken(workload: Workload, backend: str) -> int:
 
 
 def _held(workload: Workload, backend: str, x: object, y: object, in_use: Callable[[], int]) -> int:
+    x, y, _ = network(workload, backend)._batch(x, y, None)
+    optimizer = OPTIMIZERS[workload.optimizer](workload.rate)
     gc.collect()
-    before, after = in_use(), list[int]()
+    before = in_use()
     net = network(workload, backend)
-    gb.fit(
-        net,
-        x,
-        y,
-        optimizer=OPTIMIZERS[workload.optimizer](workload.rate),
-        epochs=1,
-        batch_size=workload.rows,
-        callbacks=[lambda net, history: after.append(in_use())],
-        progress=False,
-    )
-    return after[0] - before
+    with net.backend.running(workload.flops):
+        run = Run(net, x, y, None, optimizer, workload.rows, True, 0)
+        run.epoch(lambda: False)
+        net.backend.synchronize()
+    return in_use() - before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import warnings
 from typing import Any
 
 import numpy
@@ -74,7 +75,9 @@ class SklearnEpochs(SklearnSteps):
         self._net = self._made(data, warm_start=True)
 
     def _fit(self, epochs: int, shuffle: bool) -> Any:
-        return self._net.set_params(max_iter=epochs, shuffle=shuffle).fit(self._x, self._y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it has not converged
+            return self._net.set_params(max_iter=epochs, shuffle=shuffle).fit(self._x, self._y)
 
     def loss_curve(self) -> list[float]:
         """Return the mean losses of the first epochs, in order."""

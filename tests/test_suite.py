@@ -20,8 +20,8 @@ import gpubackprop as gb
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
 FILES = (
-    *("figures", "machine", "measuring", "memory_taken", "operations", "own_passes", "own_steps", "peers", "rounds"),
-    *("sklearn_peers", "startup", "torch_peers", "workloads"),
+    *("figures", "machine", "measuring", "memory_taken", "operations", "own_passes", "own_steps"),
+    *("rounds", "sklearn_peers", "startup", "torch_peers", "workloads"),
 )
 
 
@@ -31,10 +31,8 @@ def _script(name: str) -> Any:
         return importlib.import_module(name)
 
 
-(
-    *(figures, machine, measuring, memory_taken, operations, own_passes, own_steps, peers, rounds),
-    *(sklearn_peers, startup, torch_peers, workloads),
-) = map(_script, FILES)
+figures, machine, measuring, memory_taken, operations, own_passes, own_steps = map(_script, FILES[:7])
+rounds, sklearn_peers, startup, torch_peers, workloads = map(_script, FILES[7:])
 
 
 def _workload(optimizer: str = "SGD", **changed: Any) -> Any:

@@ -398,11 +398,19 @@ class NumpyBackend:
         if not activation.rowwise:
             self._run(activation.backward, {"g": g, "z": z, "a": a}, [g], ["g"])
             return
-        product, total = self._temporary("product", a, a.shape), self._temporary("total", a, (len(a), 1))
-        self.xp.multiply(g, a, out=product)
-        self.xp.sum(product, axis=1, keepdims=True, out=total)
-        self.xp.subtract(g, total, out=g)
-        self.xp.multiply(g, a, out=g)
+        for rows in self._row_blocks(a):
+            product = self._temporary("product", a, a[rows].shape)
+            total = self._temporary("total", a, (len(product), 1))
+            self.xp.multiply(g[rows], a[rows], out=product)
+            self.xp.sum(product, axis=1, keepdims=True, out=total)
+            self.xp.subtract(g[rows], total, out=g[rows])
+            self.xp.multiply(g[rows], a[rows], out=g[rows])
+
+    def _row_blocks(self, a: Any) -> Iterator[slice]:
+        """Yield the rows of a matrix (N, n), about a block of elements at a time."""
+        step = max(self.block // a.shape[1], 1)
+        for start in range(0, len(a), step):
+            yield slice(start, start + step)
 
     def _softmax(self, z: Any, a: Any) -> None:
         """a = exp(z − max z) / Σ exp(z − max z), row by row."""
@@ -415,13 +423,15 @@ class NumpyBackend:
 
     def _log_softmax(self, z: Any, s: Any) -> None:
         """s = z − max z − log Σ exp(z − max z), row by row."""
-        power, row = self._temporary("product", z, z.shape), self._temporary("total", z, (len(z), 1))
-        self._row_maximum(z, row)
-        self.xp.subtract(z, row, out=s)
-        self.xp.exp(s, out=power)
-        self.xp.sum(power, axis=1, keepdims=True, out=row)
-        self.xp.log(row, out=row)
-        self.xp.subtract(s, row, out=s)
+        for rows in self._row_blocks(z):
+            power = self._temporary("product", z, z[rows].shape)
+            row = self._temporary("total", z, (len(power), 1))
+            self._row_maximum(z[rows], row)
+            self.xp.subtract(z[rows], row, out=s[rows])
+            self.xp.exp(s[rows], out=power)
+            self.xp.sum(power, axis=1, keepdims=True, out=row)
+            self.xp.log(row, out=row)
+            self.xp.subtract(s[rows], row, out=s[rows])
 
     def _row_maximum(self, z: Any, row: Any) -> None:
         """row = max z of each row, by the real part where z is complex."""
