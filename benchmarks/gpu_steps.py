@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,16 +23,14 @@ from typing import Any
 from gpu_check import RESULTS, foreign, machine_of, slug
 from own_steps import BareProducts, Ours, constants
 from peers import peers, release, versions
-from step_rows import Entry, Row, heading, row_of, table
-from workloads import LOSS_BOUNDS, Contender, Workload, data_of, largest_difference, workloads
+from rounds import TURN_SECONDS, Clock, raced
+from step_rows import Row, heading, row_of, table
+from workloads import Contender, Workload, workloads
 
 import gpubackprop
 from gpubackprop.backends import resolve
 
 ROUNDS, QUICK_ROUNDS = 15, 7
-WARM_UP = 3  # epochs: run, recorded, replayed
-ROUND_SECONDS = 0.02  # of one contender at least
-Clock = Callable[[], float]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,55 +119,7 @@ def compared(
     Returns:
         The rows of the contenders, and what became of the goals.
     """
-    entries = [Entry(c) for c in contenders]
-    for entry in entries:
-        try:
-            _enter(entry, workload, entries[0].losses, clock, free)
-        except Exception as error:  # of any library: the others go on
-            entry.remark = f"failed: {type(error).__name__}: {(str(error).strip() or repr(error)).splitlines()[0]}"
-        if entries[0].remark:
-            return row_of(workload, entries[:1])
-    racing = [entry for entry in entries if not entry.remark]
-    for _ in range(rounds):
-        for entry in racing:
-            entry.seconds.append(_seconds(entry.contender, entry.steps, clock))
-    return row_of(workload, entries)
-
-
-def _enter(entry: Entry, workload: Workload, ours: list[float], clock: Clock, free: Callable[[], int]) -> None:
-    """Prepare a contender, compare its losses with ours, warm it up, and choose its steps."""
-    contender = entry.contender
-    if reason := contender.unavailable(workload):
-        entry.remark = f"skipped: {reason}"
-    elif (left := free()) < workload.bytes:
-        entry.remark = f"skipped: it may need {workload.bytes:,} bytes, and {left:,} are free"
-    else:
-        contender.prepare(workload, data_of(workload))
-        entry.losses = contender.loss_curve()
-        entry.off = largest_difference(entry.losses, ours or entry.losses) if entry.losses else None
-        if entry.off is not None and entry.off > LOSS_BOUNDS[workload.precision]:
-            entry.remark = "not compared: its losses are not ours"
-        else:
-            entry.steps = _warmed_up(contender, workload.batches, clock)
-
-
-def _warmed_up(contender: Contender, epoch: int, clock: Clock) -> int:
-    """Return how many steps take long enough for a round: whole epochs."""
-    for _ in range(WARM_UP):
-        contender.steps(epoch)
-    taken = _seconds(contender, epoch, clock) * epoch
-    steps = epoch * max(1, math.ceil(ROUND_SECONDS / max(taken, 1e-9)))
-    _seconds(contender, steps, clock)  # JAX compiles for a number of steps
-    return steps
-
-
-def _seconds(contender: Contender, steps: int, clock: Clock) -> float:
-    """Return the time of a step, from a device that has nothing to do to one that is done."""
-    contender.wait()
-    begin = clock()
-    contender.steps(steps)
-    contender.wait()
-    return (clock() - begin) / steps
+    return row_of(workload, raced(workload, contenders, rounds, clock, free=free, turn=TURN_SECONDS))
 
 
 if __name__ == "__main__":

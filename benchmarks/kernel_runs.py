@@ -104,7 +104,7 @@ def copy_case(m: Arrays) -> Case:
     return Case("copy", "device to device", m.source.shape, moved, lambda: m.backend.xp.copyto(m.target, m.source))
 
 
-def _forward(m: Arrays, row: Activation, keeps_z: bool, masked: bool = False, cols: int = COLS) -> Case:
+def forward_case(m: Arrays, row: Activation, keeps_z: bool, masked: bool = False, cols: int = COLS) -> Case:
     z, b = m.matrix(m.z, cols), m.b[:cols]
     a = m.matrix(m.out, cols) if keeps_z else z
     mask, h = (m.matrix(m.mask, cols), m.matrix(m.h, cols)) if masked else (None, a)
@@ -116,19 +116,19 @@ def _forward(m: Arrays, row: Activation, keeps_z: bool, masked: bool = False, co
 
 def _activate(m: Arrays) -> Iterator[Case]:
     for row in (relu, tanh, gelu):
-        yield from (_forward(m, row, row.needs_z, masked) for masked in (False, True))
+        yield from (forward_case(m, row, row.needs_z, masked) for masked in (False, True))
 
 
 def _softmax(m: Arrays) -> Iterator[Case]:
-    yield from (_forward(m, softmax, keeps_z=True, cols=cols) for cols in (COLS, NARROW))
+    yield from (forward_case(m, softmax, keeps_z=True, cols=cols) for cols in (COLS, NARROW))
 
 
 def _delta(m: Arrays) -> Iterator[Case]:
     for row in (relu, tanh, gelu):
-        yield from (_one_delta(m, row, masked) for masked in (False, True))
+        yield from (delta_case(m, row, masked) for masked in (False, True))
 
 
-def _one_delta(m: Arrays, row: Activation, masked: bool) -> Case:
+def delta_case(m: Arrays, row: Activation, masked: bool) -> Case:
     delta, z, a = m.matrix(m.delta), m.matrix(m.normal), m.matrix(m.a)
     mask = m.matrix(m.mask) if masked else None
     used = [x for name, x in (("z", z), ("a", a)) if name in row.backward.inputs]
@@ -144,14 +144,14 @@ def _one_delta(m: Arrays, row: Activation, masked: bool) -> Case:
 
 def _output(m: Arrays) -> Iterator[Case]:
     for loss, row in ((mse, identity), (binary_cross_entropy, sigmoid)):
-        yield from (_one_output(m, "output", loss, row, cols) for cols in (COLS, NARROW))
+        yield from (output_case(m, "output", loss, row, cols) for cols in (COLS, NARROW))
 
 
 def _output_rows(m: Arrays) -> Iterator[Case]:
-    yield from (_one_output(m, "output_rows", cross_entropy, softmax, cols) for cols in (COLS, NARROW))
+    yield from (output_case(m, "output_rows", cross_entropy, softmax, cols) for cols in (COLS, NARROW))
 
 
-def _one_output(m: Arrays, kernel: str, loss: Loss, row: Activation, cols: int) -> Case:
+def output_case(m: Arrays, kernel: str, loss: Loss, row: Activation, cols: int) -> Case:
     y, a, delta, db = m.matrix(m.y, cols), m.matrix(m.a, cols), m.matrix(m.out, cols), m.db[:cols]
     z = m.matrix(m.normal, cols) if loss.fits(row) else a  # as a network has it
     moved = (y, a, delta, db, m.value, *((z,) if loss.fits(row) else ()))
@@ -165,12 +165,12 @@ def _one_output(m: Arrays, kernel: str, loss: Loss, row: Activation, cols: int) 
 
 
 def _update(m: Arrays) -> Iterator[Case]:
-    yield _one_update(m, SGD(SMALL), "SGD")
-    yield _one_update(m, SGD(SMALL, momentum=0.9), "SGD, momentum")
-    yield _one_update(m, Adam(SMALL), "Adam")
+    yield update_case(m, SGD(SMALL), "SGD")
+    yield update_case(m, SGD(SMALL, momentum=0.9), "SGD, momentum")
+    yield update_case(m, Adam(SMALL), "Adam")
 
 
-def _one_update(m: Arrays, optimizer: Optimizer, formula: str) -> Case:
+def update_case(m: Arrays, optimizer: Optimizer, formula: str) -> Case:
     n, theta, g = m.elements, m.theta, m.g
     hyper = m.backend.asarray(numpy.array(list(optimizer.hyper(1).values())), str(theta.dtype))
     slots = m.slots[: len(optimizer.slots)]

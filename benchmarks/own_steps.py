@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy
 from kernel_times import WARM_UP, device_seconds, launch_seconds
-from workloads import DISTINCT, PASSES, Data, Workload, network
+from workloads import DISTINCT, PASSES, Data, Workload, network, tiled
 
 import gpubackprop as gb
 from gpubackprop.backends import resolve
@@ -50,8 +50,7 @@ class Ours:
         """Repeat the data until they are those of an epoch."""
         self._workload, self._data = workload, data
         self._net = network(workload, self._backend)
-        repeats = workload.batches // DISTINCT
-        self._run = self._run_of(self._net, numpy.tile(data.x, (repeats, 1)), numpy.tile(data.y, repeats))
+        self._run = self._run_of(self._net, *tiled(data, workload.batches // DISTINCT))
 
     def _run_of(self, net: gb.Network, x: numpy.ndarray, y: numpy.ndarray) -> Run:
         optimizer = OPTIMIZERS[self._workload.optimizer](self._workload.rate)
@@ -86,12 +85,14 @@ class BareProducts:
 
     Args:
         backend: "numpy" or "cuda".
+        forward: whether those of the forward pass are among them.
+        backward: whether those of the backward pass are.
     """
 
     name = "bare products"
 
-    def __init__(self, backend: str) -> None:
-        self._backend = backend
+    def __init__(self, backend: str, *, forward: bool = True, backward: bool = True) -> None:
+        self._backend, self._forward, self._backward = backend, forward, backward
 
     def unavailable(self, workload: Workload) -> str | None:
         """Return why the backend cannot multiply in the precision, or None."""
@@ -120,9 +121,9 @@ class BareProducts:
     def _step(self) -> None:
         backend, ws, W = self._net.backend, self._ws, self._net._operands
         gradients = self._net.layout.views(self._net.gradient)
-        for l in range(1, len(W) + 1):
+        for l in range(1, len(W) + 1 if self._forward else 1):
             backend._product(ws.h[l - 1], W[l - 1], ws.z[l])
-        for l in range(len(W), 0, -1):
+        for l in range(len(W) if self._backward else 0, 0, -1):
             backend.weight_gradient(ws.h[l - 1], ws.delta[l], gradients[l - 1][0])
             if l > 1:
                 backend._product(ws.delta[l], W[l - 1].T, ws.delta[l - 1])

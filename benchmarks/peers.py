@@ -1,4 +1,7 @@
-"""What else takes the same training steps: PyTorch in three ways, JAX, and plain CuPy, imported where it is asked."""
+"""What else takes the same training steps: PyTorch in three ways, JAX, plain CuPy or NumPy, and scikit-learn.
+
+Libraries are imported where they are asked for.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import sys
 from typing import Any
 
 import numpy
+from sklearn_peers import SklearnSteps
 from torch_peers import TorchCompiled, TorchEager, TorchGraph
 from workloads import CURVE, DISTINCT, Contender, Data, Workload
 
@@ -30,9 +34,25 @@ def peers(device: str, xp: Any) -> list[Contender]:
     return [TorchEager(device), TorchCompiled(device), TorchGraph(device), Jax(device), Plain(xp)]
 
 
+def peers_of_steps(backend: str, quick: bool) -> list[Contender]:
+    """Return the peers of the suite.
+
+    Args:
+        backend: "numpy" or "cuda".
+        quick: whether to leave out what takes long to compile.
+    """
+    if backend == "numpy":
+        everyone = [*peers("cpu", numpy), SklearnSteps()]
+    else:
+        everyone = peers("cuda", importlib.import_module("cupy"))
+    left_out = (TorchCompiled if quick else ()), (TorchGraph if backend == "numpy" else ())
+    return [peer for peer in everyone if not isinstance(peer, left_out)]
+
+
 def versions() -> dict[str, str]:
     """Return the versions of the peers that were imported."""
-    return {name: str(sys.modules[name].__version__) for name in ("torch", "jax") if name in sys.modules}
+    names = ("torch", "jax", "sklearn", "cupy")
+    return {name: str(sys.modules[name].__version__) for name in names if name in sys.modules}
 
 
 def release() -> None:

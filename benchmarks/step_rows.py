@@ -5,38 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from gpu_check import _aligned
-from workloads import LOSS_BOUNDS, Contender, Workload
+from rounds import Entry
+from workloads import LOSS_BOUNDS, Workload
 
 SHARES = {"large": 0.95, "medium": 0.85}  # of the rate of the bare products
 TINY_SECONDS = 12e-6
 COLUMNS = ("", "µs", "least µs", "spread", "TFLOP/s", "of our time", "losses off by", "")
 
 Row = dict[str, Any]
-
-
-@dataclass
-class Entry:
-    """A contender in one workload.
-
-    Attributes:
-        contender: who.
-        remark: why its time is not compared: it is not here, failed, or does something else; empty where it is.
-        losses: of its first steps.
-        off: how far they are from ours, as a share of our first loss.
-        steps: in a round.
-        seconds: a step took, in every round.
-    """
-
-    contender: Contender
-    remark: str = ""
-    losses: list[float] = field(default_factory=list)
-    off: float | None = None
-    steps: int = 0
-    seconds: list[float] = field(default_factory=list)
 
 
 def row_of(workload: Workload, entries: Sequence[Entry]) -> Row:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import shutil
 from typing import Any
 
-from workloads import CURVE, DISTINCT, Data, Workload
+from workloads import CURVE, DISTINCT, PASSES, Data, Workload, cores, epoch_data
 
 WARM_UP = 3  # steps before a capture, as PyTorch asks for
 
@@ -37,6 +38,8 @@ class TorchEager:
     def prepare(self, workload: Workload, data: Data) -> None:
         """Make model, optimizer and batches."""
         self._torch = torch = importlib.import_module("torch")
+        if self._device == "cpu":
+            torch.set_num_threads(cores())
         torch.set_float32_matmul_precision("high" if workload.precision == "tf32" else "highest")
         self._narrow, self._taken = workload.precision == "bfloat16", 0
         self._model = _torch_model(torch, data).to(self._device)
@@ -84,6 +87,12 @@ class TorchCompiled(TorchEager):
     """PyTorch with forward pass, loss and backward pass compiled, on CUDA from graphs, and the fused optimizer."""
 
     name = "PyTorch, torch.compile reduce-overhead"
+
+    def unavailable(self, workload: Workload) -> str | None:
+        """Return why PyTorch cannot take part or compile, or None."""
+        if self._device == "cpu" and not any(map(shutil.which, ("g++", "clang++", "cl"))):
+            return "no C++ compiler, which torch.compile needs on a CPU"
+        return super().unavailable(workload)
 
     def prepare(self, workload: Workload, data: Data) -> None:
         """Wrap the loss, which is compiled when it is called first."""
@@ -141,6 +150,47 @@ class TorchGraph(TorchEager):
         self._y.copy_(y)
         self._graph.replay()
         return self._value
+
+
+class TorchEpochs(TorchEager):
+    """PyTorch, one operation after another, over shuffled data."""
+
+    def prepare(self, workload: Workload, data: Data) -> None:
+        """Make model, optimizer and data."""
+        super().prepare(workload, data)
+        self._rows = workload.rows
+        self._x, self._y = (self._torch.tensor(a, device=self._device) for a in epoch_data(data))
+
+    def _epoch(self, order: Any) -> Any:
+        losses = [self._step(self._x[batch], self._y[batch]) for batch in order.split(self._rows)]
+        return self._torch.stack(losses).mean()
+
+    def loss_curve(self) -> list[float]:
+        """Return the mean losses of the first epochs, in order."""
+        order = self._torch.arange(len(self._x), device=self._device)
+        return [float(self._epoch(order)) for _ in range(PASSES)]
+
+    def steps(self, k: int) -> None:
+        """Go k times over the data; each epoch waits for its loss."""
+        for _ in range(k):
+            float(self._epoch(self._torch.randperm(len(self._x), device=self._device)))
+
+
+class TorchInference(TorchEager):
+    """PyTorch, one operation after another: the outputs of a batch, without gradients."""
+
+    def _outputs(self) -> Any:
+        with self._torch.inference_mode():
+            return self._torch.softmax(self._model(self._batches[0][0]), dim=1)
+
+    def loss_curve(self) -> list[float]:
+        """Return the loss of the batch."""
+        return [float(self._torch.nn.functional.nll_loss(self._outputs().log(), self._batches[0][1]))]
+
+    def steps(self, k: int) -> None:
+        """Compute the outputs k times."""
+        for _ in range(k):
+            self._outputs()
 
 
 def _torch_model(torch: Any, data: Data) -> Any:

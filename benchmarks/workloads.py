@@ -5,7 +5,9 @@ Letters: N examples in a batch, n_l units in layer l, L layers.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +22,23 @@ SHAPES: dict[str, list[tuple[tuple[int, ...], int]]] = {  # regime: sizes and N
     "medium": [((1024,) * 5, N) for N in (1024, 4096)],
     "large": [((width,) * 4, 8192) for width in (4096, 8192)],
 }
+SUITE: dict[str, tuple[tuple[int, ...], int]] = {  # the benchmark suite's, by regime: sizes and N
+    "tiny": ((784, 128, 10), 64),
+    "small": ((784, 512, 512, 10), 256),
+    "deep": ((256,) * 9, 128),
+    "medium": ((1024,) * 5, 1024),
+    "large": ((4096,) * 4, 8192),
+}
+ON_CUDA_ALONE = ("large",)  # a CPU takes seconds for a step of these
+EPOCHS: dict[str, tuple[tuple[int, ...], int]] = {  # of its epochs
+    "tiny": ((784, 128, 10), 200),
+    "small": ((784, 512, 512, 10), 256),
+}
+GROWING: dict[str, list[tuple[int, tuple[int, ...], int]]] = {  # what grows: its value, sizes, N
+    "rows": [(N, (256, 256, 256, 10), N) for N in (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)],
+    "width": [(n, (n,) * 4, 256) for n in (64, 128, 256, 512, 1024, 2048)],
+    "depth": [(L, (256,) * (L + 1), 256) for L in (2, 4, 8, 16, 32)],
+}
 QUICK = {"tiny": 2, "medium": 1, "large": 0}  # shapes of a regime that a quick run takes
 RATES = {"SGD": 0.01, "Adam": 1e-3}
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -27,6 +46,7 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 DISTINCT = 4  # batches, over which all go again and again
 PASSES = 3  # over these, whose losses are compared: our steps are launched in the first, recorded and then replayed
 CURVE = PASSES * DISTINCT
+EPOCH_BATCHES = 16  # of the suite's epochs
 
 # How far the losses of two who do the same may be apart, as a share of the first loss: one that has fallen to nearly
 # nothing is no measure. An operand of p bits is off by at most 2^-p. The outputs depend on 2 L operands, each off on
@@ -35,7 +55,8 @@ CURVE = PASSES * DISTINCT
 # on a CPU, PyTorch and JAX were 7.1e-4 off ours in float32 at most, and 4.4e-3 off each other in bfloat16.
 LOSS_BOUNDS = {"float32": 1e-3, "tf32": 2e-3, "bfloat16": 1.1e-2}
 
-MOST_BATCHES, MOST_BYTES, MOST_FLOPS = 1024, 2**31, 2e13  # of an epoch
+MOST_BATCHES, MOST_FLOPS = 1024, 2e13  # of an epoch
+MOST_BYTES = {"cuda": 2**31, "cpu": 2**22}  # on a CPU few, since the peers' batches stay in its caches
 
 Weights = Sequence[tuple[numpy.ndarray, numpy.ndarray]]
 
@@ -51,6 +72,8 @@ class Workload:
         optimizer: "SGD" or "Adam".
         rate: its learning rate.
         precision: of matrix products.
+        device: "cuda" or "cpu": where it is run.
+        short: whether an epoch has as few batches as can be.
     """
 
     regime: str
@@ -59,13 +82,25 @@ class Workload:
     optimizer: str
     rate: float
     precision: str
+    device: str = "cuda"
+    short: bool = False
+
+    @property
+    def shape(self) -> str:
+        """Net and batch."""
+        L = len(self.sizes) - 1
+        net = f"{self.sizes[0]}x{L}" if len(set(self.sizes)) == 1 else "-".join(map(str, self.sizes))
+        return f"{net}, N {self.rows}"
 
     @property
     def name(self) -> str:
         """Regime, net, batch, optimizer and precision."""
-        L = len(self.sizes) - 1
-        net = f"{self.sizes[0]}x{L}" if len(set(self.sizes)) == 1 else "-".join(map(str, self.sizes))
-        return f"{self.regime} {net}, N {self.rows}, {self.optimizer}, {self.precision}"
+        return f"{self.regime} {self.shape}, {self.optimizer}, {self.precision}"
+
+    def shrunk(self) -> Workload:
+        """Return a workload that takes next to no time, for trying whether all can take part."""
+        *sizes, classes = (min(n, 12) for n in self.sizes)
+        return dataclasses.replace(self, sizes=(*sizes, min(classes, 5)), rows=16, short=True)
 
     @property
     def products(self) -> list[int]:
@@ -78,10 +113,17 @@ class Workload:
         return 2.0 * self.rows * (3 * sum(self.products) - self.products[0])
 
     @property
+    def forward_flops(self) -> float:
+        """Those of the forward pass alone."""
+        return 2.0 * self.rows * sum(self.products)
+
+    @property
     def batches(self) -> int:
         """Steps of an epoch of ours: many, so that what an epoch costs besides is small; a multiple of DISTINCT."""
+        if self.short:
+            return DISTINCT
         batch = 4 * self.rows * (self.sizes[0] + self.sizes[-1])
-        most = min(MOST_BATCHES, MOST_BYTES // batch, MOST_FLOPS // self.flops)
+        most = min(MOST_BATCHES, MOST_BYTES[self.device] // batch, MOST_FLOPS // self.flops)
         return max(DISTINCT, int(most) // DISTINCT * DISTINCT)
 
     @property
@@ -131,6 +173,37 @@ def workloads(quick: bool) -> Iterator[Workload]:
                     yield Workload(regime, sizes, rows, optimizer, rate, precision)
 
 
+def suite_workload(regime: str, optimizer: str, backend: str, *, epochs: bool = False, smoke: bool = False) -> Workload:
+    """Return a workload of the suite, in float32.
+
+    Args:
+        regime: a key of SUITE, or of EPOCHS.
+        optimizer: "SGD" or "Adam".
+        backend: "numpy" or "cuda".
+        epochs: whether it is for epochs.
+        smoke: whether it is only tried, on a net of a few units.
+    """
+    sizes, rows = (EPOCHS if epochs else SUITE)[regime]
+    device = "cpu" if backend == "numpy" else "cuda"
+    made = Workload(regime, sizes, rows, optimizer, RATES[optimizer], "float32", device)
+    return made.shrunk() if smoke else made
+
+
+def growing_workload(varies: str, point: int, backend: str, *, smoke: bool = False) -> Workload:
+    """Return a workload of a series, trained by SGD in float32.
+
+    Args:
+        varies: a key of GROWING.
+        point: its place there.
+        backend: "numpy" or "cuda".
+        smoke: whether it is only tried, on a net of a few units.
+    """
+    _, sizes, rows = GROWING[varies][point]
+    device = "cpu" if backend == "numpy" else "cuda"
+    made = Workload("growing", sizes, rows, "SGD", RATES["SGD"], "float32", device)
+    return made.shrunk() if smoke else made
+
+
 def data_of(workload: Workload) -> Data:
     """Return what a workload begins with; it is kept until another shape is asked for."""
     return _data(workload.sizes, workload.rows)
@@ -145,6 +218,16 @@ def _data(sizes: tuple[int, ...], rows: int) -> Data:
     return Data(net.parameters, x, x[:, : sizes[-1]].argmax(axis=1))
 
 
+def tiled(data: Data, repeats: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return examples and labels, so many times over."""
+    return numpy.tile(data.x, (repeats, 1)), numpy.tile(data.y, repeats)
+
+
+def epoch_data(data: Data) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return examples and labels of an epoch of EPOCH_BATCHES batches."""
+    return tiled(data, EPOCH_BATCHES // DISTINCT)
+
+
 def network(workload: Workload, backend: str) -> gb.Network:
     """Return the network of a workload."""
     return gb.Network(
@@ -156,6 +239,11 @@ def network(workload: Workload, backend: str) -> gb.Network:
         precision=workload.precision,
         seed=0,
     )
+
+
+def cores() -> int:
+    """Return how many cores of the CPU this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def largest_difference(losses: Sequence[float], ours: Sequence[float]) -> float:

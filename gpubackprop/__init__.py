@@ -4,6 +4,7 @@ from . import activations, errors, initializers, losses, optimizers, schedules
 from .backends import available_backends, set_backend, use_backend, why_no_cuda
 from .gradcheck import GradientCheck, check_gradients
 from .history import History
+from .memory import bytes_of_training
 from .network import Network, load
 from .training import fit, warmup
 
@@ -15,6 +16,7 @@ __all__ = [
     "Network",
     "activations",
     "available_backends",
+    "bytes_of_training",
     "check_gradients",
     "errors",
     "fit",

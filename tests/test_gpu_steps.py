@@ -27,7 +27,7 @@ from gpubackprop.backends import devices
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
-FILES = ("gpu_steps", "own_steps", "peers", "step_rows", "torch_peers", "workloads")
+FILES = ("gpu_steps", "own_steps", "peers", "rounds", "step_rows", "torch_peers", "workloads")
 
 
 def _script(name: str) -> Any:
@@ -36,7 +36,7 @@ def _script(name: str) -> Any:
         return importlib.import_module(name)
 
 
-gpu_steps, own_steps, peers, step_rows, torch_peers, workloads = map(_script, FILES)
+gpu_steps, own_steps, peers, rounds, step_rows, torch_peers, workloads = map(_script, FILES)
 
 
 def _workload(optimizer: str = "SGD", precision: str = "float32", regime: str = "tiny") -> Any:
@@ -332,7 +332,7 @@ def test_rounds_are_interleaved_and_long_enough() -> None:
     assert [c.taken[0] for c in (ours, bare, slow)] == [8, 8, 8]
     for contender, k in ((ours, 168), (bare, 328), (slow, 8)):  # epochs of 8 steps, in 20 ms at least
         assert contender.taken[3] == 8
-        assert contender.taken[4:] == [k] * 4
+        assert contender.taken[4:] == [k] * (3 if k == 8 else 4), "another number of steps is tried before it counts"
         assert contender.taken[4] * contender.seconds >= 0.02
     assert [r["median_seconds"] for r in row["contenders"]] == [2**-13, 2**-14, 2**-7]
     assert [r["share_of_our_time"] for r in row["contenders"]] == [1.0, 0.5, 64.0]
@@ -442,7 +442,7 @@ def script(monkeypatch: pytest.MonkeyPatch, cupy: Any, tmp_path: Path) -> Callab
     monkeypatch.setattr(cupy, "get_default_memory_pool", Pool, raising=False)
     monkeypatch.setattr(workloads, "SHAPES", {"tiny": [((12, 9, 5), 16)] * 2, "medium": [((8,) * 3, 16)], "large": []})
     monkeypatch.setattr(workloads, "MOST_BATCHES", 4)
-    monkeypatch.setattr(gpu_steps, "ROUND_SECONDS", 0.0)
+    monkeypatch.setattr(gpu_steps, "TURN_SECONDS", 0.0)
     monkeypatch.setattr(gpu_steps, "QUICK_ROUNDS", 2)
     monkeypatch.setattr(gpu_steps, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(gpu_steps, "constants", lambda *arguments: FIGURES)
@@ -488,7 +488,7 @@ def test_what_is_shown_and_written(script: Any, tmp_path: Path, capsys: Any) -> 
 
 
 def test_losses_that_are_not_finite_are_written(tmp_path: Path) -> None:
-    entry = step_rows.Entry(peers.Plain(np), "not compared: its losses are not ours", [2.0, np.nan], np.inf)
+    entry = rounds.Entry(peers.Plain(np), "not compared: its losses are not ours", [2.0, np.nan], np.inf)
     row = step_rows._contender_row(entry, _workload(), None)
     assert json.loads(json.dumps(row, allow_nan=False))["losses"] == [2.0, None]
     assert step_rows._cells(row)[-2:] == ("not finite", entry.remark)

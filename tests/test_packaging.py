@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import os
+import py_compile
 import re
 import subprocess
 import sys
@@ -76,14 +77,18 @@ def _contents(wheel: Path) -> set[str]:
 def test_sdist_holds_what_the_tests_need(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    needed = [path for folder in ("gpubackprop", "kernels", "tests", "tools") for path in (ROOT / folder).rglob("*")]
+    folders = ("benchmarks", "gpubackprop", "kernels", "tests", "tools")
+    needed = [path for folder in folders for path in (ROOT / folder).rglob("*")]
     needed += [ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE", "Makefile", "CHANGELOG.md")]
     expected = {str(path.relative_to(ROOT).as_posix()) for path in needed if path.is_file()}
     assert {name for name in expected if "__pycache__" not in name} <= names
 
 
-def test_wheel_holds_the_package_and_its_kernels_alone(wheel: Path) -> None:
+def test_wheel_holds_the_package_with_its_kernels_and_benchmarks_alone(wheel: Path) -> None:
     names = _contents(wheel)
+    benchmarks = {path.relative_to(ROOT) for path in (ROOT / "benchmarks").rglob("*.py")}
+    assert {f"gpubackprop/{path.as_posix()}" for path in benchmarks} <= names
+    assert [name for name in names if "__pycache__" in name or name.endswith(".pyc")] == []
     kernels = {f"gpubackprop/kernels/{path.name}" for path in (ROOT / "kernels").iterdir()}
     assert kernels <= names
     assert {"gpubackprop/__init__.py", "gpubackprop/py.typed"} <= names
@@ -129,6 +134,23 @@ def test_installed_wheel_finds_its_own_kernels(wheel: Path, tmp_path: Path) -> N
     module, kernels = _lines_where(tmp_path, path=target)
     assert module.is_relative_to(target)
     assert kernels == target / "gpubackprop" / "kernels"
+
+
+def test_installed_wheel_has_benchmarks_that_run(wheel: Path, tmp_path: Path) -> None:
+    """Those of start-up, tried once; from another folder than the checkout, whose settings they do without."""
+    target = _install(wheel, tmp_path / "site")
+    suite = target / "gpubackprop" / "benchmarks" / "suite"
+    code = f"import sys, pytest; sys.exit(pytest.main(['-p', 'no:cacheprovider', {str(suite)!r}, '-k', 'startup']))"
+    shown = _python(code, folder=tmp_path, path=target).stdout
+    assert re.search(r"\b[2-9] passed", shown)
+
+
+def test_wheel_from_a_checkout_with_bytecode_has_none(tmp_path: Path) -> None:
+    py_compile.compile(str(ROOT / "benchmarks" / "workloads.py"), doraise=True)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    [built] = tmp_path.iterdir()
+    assert [name for name in _contents(built) if "__pycache__" in name] == []
 
 
 def test_editable_install_finds_the_checkout_and_its_kernels(tmp_path: Path) -> None:

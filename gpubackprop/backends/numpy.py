@@ -403,11 +403,19 @@ class NumpyBackend:
         if not activation.rowwise:
             self._run(activation.backward, {"g": g, "z": z, "a": a}, [g], ["g"])
             return
-        product, total = self._temporary("product", a, a.shape), self._temporary("total", a, (len(a), 1))
-        self.xp.multiply(g, a, out=product)
-        self.xp.sum(product, axis=1, keepdims=True, out=total)
-        self.xp.subtract(g, total, out=g)
-        self.xp.multiply(g, a, out=g)
+        for rows in self._row_blocks(a):
+            product = self._temporary("product", a, a[rows].shape)
+            total = self._temporary("total", a, (len(product), 1))
+            self.xp.multiply(g[rows], a[rows], out=product)
+            self.xp.sum(product, axis=1, keepdims=True, out=total)
+            self.xp.subtract(g[rows], total, out=g[rows])
+            self.xp.multiply(g[rows], a[rows], out=g[rows])
+
+    def _row_blocks(self, a: Any) -> Iterator[slice]:
+        """Yield the rows of a matrix (N, n), about a block of elements at a time."""
+        step = max(self.block // a.shape[1], 1)
+        for start in range(0, len(a), step):
+            yield slice(start, start + step)
 
     def _softmax(self, z: Any, a: Any) -> None:
         """a = exp(z − max z) / Σ exp(z − max z), row by row; z ← z − log Σ exp z where it is another array than a.

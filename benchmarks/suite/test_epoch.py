@@ -1,0 +1,30 @@
+"""An epoch of `fit` over shuffled data: on the backend already, beside peers, and sent there by every call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from measuring import Plan, measured
+from own_passes import Epochs
+from sklearn_peers import SklearnEpochs
+from torch_peers import TorchEpochs
+from workloads import EPOCH_BATCHES, EPOCHS, suite_workload
+
+CALLED_FOR = 2  # epochs of a call of `fit` at least, where the data are not sent
+
+
+@pytest.mark.parametrize("regime", EPOCHS)
+def test_epoch(benchmark: Any, plan: Plan, backend: str, regime: str) -> None:
+    workload = suite_workload(regime, "Adam", backend, epochs=True, smoke=plan.smoke)
+    contenders = [Epochs(backend), TorchEpochs(workload.device), SklearnEpochs()]
+    flops = EPOCH_BATCHES * workload.flops
+    measured(benchmark, plan, "epoch", workload, backend, contenders, flops=flops, epoch=CALLED_FOR)
+
+
+@pytest.mark.parametrize("regime", EPOCHS)
+def test_epoch_with_transfer(benchmark: Any, plan: Plan, backend: str, regime: str) -> None:
+    workload = suite_workload(regime, "Adam", backend, epochs=True, smoke=plan.smoke)
+    contenders = [Epochs(backend, transfer=True)]
+    flops = EPOCH_BATCHES * workload.flops
+    measured(benchmark, plan, "epoch with transfer", workload, backend, contenders, flops=flops, epoch=1)
