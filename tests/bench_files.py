@@ -1,7 +1,8 @@
-"""Result files made up for tests, in the form that the benchmark suite writes. Their times are a formula's, nobody's."""
+"""Result files made up for tests, in the form that the benchmark suite writes. Their times are those of a formula."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,7 @@ def _full_step(backend: str, sizes: tuple[int, ...], rows: int) -> dict[str, Any
         backend,
         sizes,
         rows,
-        bytes=4.0 * (3 * sum(m * n for m, n in zip(sizes, sizes[1:], strict=False)) + 6 * rows * sum(sizes)),
+        bytes=4.0 * (3 * sum(m * n for m, n in itertools.pairwise(sizes)) + 6 * rows * sum(sizes)),
         memory=4e6 + 40.0 * rows * sum(sizes),
         memory_predicted=4e6 + 38.0 * rows * sum(sizes),
         floor={"name": "bare products", "seconds": bare, "ratio": seconds / bare},
@@ -93,7 +94,9 @@ def _scaling(backend: str) -> Iterator[dict[str, Any]]:
 
 def _operations(backend: str) -> Iterator[dict[str, Any]]:
     bandwidth = {"numpy": 11e9, "cuda": 3e12}[backend]
-    for k, (what, row) in enumerate([("activation", "relu"), ("activation", "gelu"), ("loss", "mse"), ("optimizer", "adam")]):
+    for k, (what, row) in enumerate(
+        [("activation", "relu"), ("activation", "gelu"), ("loss", "mse"), ("optimizer", "adam")]
+    ):
         moved, share = 4.0 * 3 * 2**22, 0.95 - 0.13 * k
         about = {"what": what, "row": row, "workload": "4 Mi elements", "precision": "float32", "backend": backend}
         floor = {"name": "copy bandwidth", "seconds": moved / bandwidth, "ratio": 1 / share}

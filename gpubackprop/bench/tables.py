@@ -121,10 +121,10 @@ def tables(results: Results) -> list[Table]:
         others(results),
         memory(results),
     ]
-    return [_without_empty_columns(table) for table in found if table.rows or table.notes]
+    return [lean(table) for table in found if table.rows or table.notes]
 
 
-def _without_empty_columns(table: Table) -> Table:
+def lean(table: Table) -> Table:
     """Return a table without the columns that say nothing in any row."""
     kept = [k for k in range(len(table.columns)) if any(row[k] != NONE for row in table.rows)]
     return dataclasses.replace(
@@ -249,7 +249,7 @@ def scaling(results: Results) -> Table:
             shown = (NONE if p is None else f"{p:.2f}" for p in slopes)
             rows.append((family.net, span, BACKENDS[name], time_of(points[-1].seconds), *shown))
     columns = ("net", "varied", "on", "largest step", "slope", "upper half", "its operations")
-    note = "time grows as the varied size to the power of the slope: as fast as its operations, but for fixed costs and caches"
+    note = "time grows as the varied size to the power of the slope; beside it that of the operations in the upper half"
     return Table("Scaling of step time", columns, tuple(rows), 3, (note,) if rows else ())
 
 
