@@ -47,7 +47,7 @@ def _speed_up(varies: str, chosen: Sequence[Family]) -> tuple[str, str]:
         f"Speed-up of the GPU against {AXES[varies]}",
         f"The GPU is faster {'; '.join(crossings)}.",
         _across(varies),
-        Axis("CPU time / GPU time", factor_of),
+        Axis("CPU time / GPU time", lambda ratio: f"{ratio:g}×"),
         series,
         level=1.0,
     )
@@ -81,7 +81,7 @@ def _step_time(varies: str, series: Sequence[Series]) -> tuple[str, str]:
         f"Step time against {AXES[varies]}",
         f"Slopes of the larger half: {'; '.join(names)}.",
         _across(varies),
-        Axis("time of a step", time_of),
+        Axis("time of a step", _tick_time),
         series,
     )
     return drawing, svg.legend(names)
@@ -129,8 +129,8 @@ def _roofline(results: Results, backend: str, series: Sequence[Series]) -> tuple
     drawing = svg.chart(
         f"Roofline of the {BACKENDS[backend]}",
         f"The roof: {'; '.join(rates) or 'not measured'}.",
-        Axis("operations a byte", digits),
-        Axis("operations a second", _rate),
+        Axis("operations a byte", lambda x: f"{x:g}"),
+        Axis("FLOP/s", _tick_rate),
         [*series, *lines],
     )
     roofs = f'<p class="note">dashed, the roof: {svg.said(", ".join(rates))}</p>' if rates else ""
@@ -147,10 +147,19 @@ def _roof_line(products: float, copy: float | None, low: float, high: float) -> 
 
 
 def _rate(rate: float) -> str:
-    for unit, factor in (("TFLOP/s", 1e12), ("GFLOP/s", 1e9), ("MFLOP/s", 1e6)):
-        if rate >= factor:
-            return f"{digits(rate / factor)} {unit}"
-    return f"{digits(rate)} FLOP/s"
+    return next((f"{digits(rate / f)} {p}FLOP/s" for p, f in _PREFIXES.items() if rate >= f), f"{digits(rate)} FLOP/s")
+
+
+def _tick_rate(rate: float) -> str:
+    return next((f"{rate / factor:g} {prefix}" for prefix, factor in _PREFIXES.items() if rate >= factor), f"{rate:g}")
+
+
+def _tick_time(seconds: float) -> str:
+    return next(f"{seconds * f:.4g} {unit}" for unit, f in _UNITS.items() if seconds * f > 0.9995 or unit == "ns")
+
+
+_PREFIXES = {"T": 1e12, "G": 1e9, "M": 1e6}
+_UNITS = {"s": 1.0, "ms": 1e3, "µs": 1e6, "ns": 1e9}
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------

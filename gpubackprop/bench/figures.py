@@ -70,7 +70,12 @@ class Crossover:
             return f"at none up to {letter} = {self.last}"
         if self.slower is None:
             return f"at all from {letter} = {self.first}"
-        return f"from {letter} = {self.faster} (equal at about {self.estimate:.3g})"
+        return f"from {letter} = {self.faster} (equal at about {_rounded(self.estimate)})"
+
+
+def _rounded(value: float | None) -> str:
+    assert value is not None, "between two values"
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 def crossover(cpu: Iterable[Point], gpu: Iterable[Point]) -> Crossover | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from . import tables
 from .charts import breakdowns, peer_factors, rooflines, speed_ups, step_times
-from .figures import LETTERS, families, fastest_peer, pairs
+from .figures import families, fastest_peer, pairs
 from .results import BACKENDS, Results
 from .style import STYLE
 from .svg import said
@@ -60,7 +60,7 @@ def headlines(results: Results) -> Iterator[tuple[str, str]]:
         if shares:
             yield (
                 tables.share_of(shares[len(shares) // 2]),
-                f"of the rate of the bare matrix products, the median of {len(shares)} steps on the {BACKENDS[name]}",
+                f"of the bare products' rate, the median of {len(shares)} steps on the {BACKENDS[name]}",
             )
     for name in results.backends:
         fastest = [found for e in steps if e.backend == name and (found := fastest_peer(e))]
@@ -68,27 +68,25 @@ def headlines(results: Results) -> Iterator[tuple[str, str]]:
             peer, ratio = min(fastest, key=lambda found: found[1])
             yield (
                 tables.factor_of(ratio),
-                f"our time is the least that any peer took in a step on the {BACKENDS[name]}: {peer}",
+                f"our time is the least that a peer took in a step on the {BACKENDS[name]}: {peer}",
             )
 
 
 def _of_the_gpu(results: Results) -> Iterator[tuple[str, str]]:
     if lacking := tables.missing(results):
-        yield "–", f"{lacking}: nothing to compare"
+        yield f"{BACKENDS[results.backends[0]]} only", f"{lacking}: nothing to compare"
         return
     ratios = [(pair.speed_up, pair.either.workload) for pair in pairs(results.of("step")) if pair.speed_up]
     if ratios:
         ratio, workload = max(ratios)
-        yield tables.factor_of(ratio), f"the largest speed-up of a training step on the GPU: {workload}"
+        yield tables.factor_of(ratio), f"the largest speed-up of a step on the GPU: {workload}"
     for family in families(results):
         found = family.crossover
         if family.varies == "rows" and found is not None:
-            value = found.faster
-            letter = LETTERS[family.varies]
-            yield (
-                f"{letter} = {value}" if value else "–",
-                f"the batch size from which the GPU is faster, {family.net}: {found.sentence(letter)}",
-            )
+            if found.faster is None:
+                yield "–", f"the GPU is faster {found.sentence('N')}: {family.net}"
+            else:
+                yield f"N = {found.faster}", f"the batch size from which the GPU is faster: {family.net}"
             return
 
 
@@ -165,7 +163,7 @@ def _growth(results: Results) -> Iterator[str]:
 SECTIONS: dict[str, tuple[str, str, Callable[[Results], Iterator[str]]]] = {
     "steps": (
         "CPU against GPU",
-        "One training step: forward pass, backward pass and update on one batch. Above 1 the GPU is faster.",
+        "One training step: forward pass, backward pass and update on one batch.",
         _against,
     ),
     "peers": (
@@ -183,7 +181,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Results], Iterator[str]]]] = {
     "breakdown": ("Where the time of a step goes", "Shares of a step, and its time in all.", _parts),
     "scaling": (
         "Scaling",
-        "Step time against batch size N, width n and depth L, on logarithmic axes: a slope of 1 is proportional growth.",
+        "Step time against batch size N, width n and depth L. A slope of 1 is proportional growth.",
         _growth,
     ),
     "operations": (

@@ -315,6 +315,22 @@ def _breakdown(extra: _Object) -> dict[str, float]:
     return {name: parts[name] for name in PARTS if name in parts}
 
 
+def without_details(content: dict[str, Any]) -> dict[str, Any]:
+    """Return what `document` returned, once checked, without what nobody reads: every round, and the host's name."""
+    machine = {key: value for key, value in content["machine_info"].items() if key in MACHINE}
+    benchmarks = [
+        {
+            "name": each["name"],
+            "group": each.get("group"),
+            "params": each.get("params"),
+            "stats": {key: value for key, value in each["stats"].items() if key != "data"},
+            "extra_info": each["extra_info"],
+        }
+        for each in content["benchmarks"]
+    ]
+    return {"machine_info": machine, "datetime": content.get("datetime"), "benchmarks": benchmarks}
+
+
 # -- checking ----------------------------------------------------------------------------------------------------------
 
 

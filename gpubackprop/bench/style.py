@@ -15,22 +15,23 @@ header{padding-top:40px}
 h1{margin:2px 0 16px;font-size:clamp(26px,5vw,38px);line-height:1.15;letter-spacing:-.02em;overflow-wrap:anywhere}
 h2{margin:0 0 4px;font-size:24px;line-height:1.25;letter-spacing:-.01em}
 section{margin-top:56px}
-.lead{margin:0 0 20px;max-width:68ch;color:var(--soft)}
+.lead{margin:0 0 20px;max-width:76ch;color:var(--soft);text-wrap:pretty}
 .facts{display:flex;flex-wrap:wrap;gap:10px 32px;margin:0;font-size:14px}
 .facts dt{color:var(--soft);font-size:12px}
 .facts dd{margin:0;overflow-wrap:anywhere}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(230px,1fr));gap:12px;margin-top:28px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(160px,1fr));gap:12px;margin-top:28px}
 .tile,figure,.scroll,.missing{background:var(--card);border:1px solid var(--line);border-radius:10px}
-.tile{padding:16px 18px}
-.tile p{margin:0;font-size:14px;color:var(--soft);line-height:1.4}
-.tile .value{font-size:32px;font-weight:650;letter-spacing:-.02em;line-height:1.2;color:var(--ink)}
+.tile{padding:14px 16px;min-width:0}
+.tile p{margin:0;font-size:13px;color:var(--soft);line-height:1.4}
+.tile .value{font-size:28px;margin-bottom:4px;font-weight:650;letter-spacing:-.02em;line-height:1.2;color:var(--ink)}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,340px),1fr));gap:16px;align-items:start}
-figure{margin:0;padding:16px;min-width:0;max-width:620px}
+figure{margin:0;padding:16px;min-width:0;max-width:620px;container-type:inline-size}
 figcaption{font-weight:600;font-size:15px;margin-bottom:8px}
 figure>svg{display:block;width:100%;height:auto;overflow:visible}
 svg text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif;fill:var(--soft);
 font-variant-numeric:tabular-nums}
-svg .halo{fill:var(--ink);paint-order:stroke;stroke:var(--card);stroke-width:4px}
+@container(min-width:430px){svg text{font-size:9.5px}}
+svg .name{fill:var(--ink)}
 svg .inside{fill:var(--inside);text-anchor:middle;font-weight:600}
 .grid{stroke:var(--line);fill:none}
 .level{stroke:var(--soft);stroke-width:1.5;fill:none}
@@ -51,7 +52,7 @@ th,td{padding:7px 16px;text-align:right;white-space:nowrap;font-weight:400}
 thead th{color:var(--soft);font-size:13px;border-bottom:1px solid var(--line)}
 tbody tr+tr>*{border-top:1px solid var(--line)}
 .word{text-align:left}
-.note{margin:8px 0 0;font-size:13px;color:var(--soft);max-width:80ch;overflow-wrap:anywhere}
+.note{margin:8px 0 0;font-size:13px;color:var(--soft);max-width:90ch;overflow-wrap:anywhere;text-wrap:pretty}
 .missing{margin:0;padding:16px 18px}
 footer{margin-top:56px;padding-bottom:40px;font-size:13px;color:var(--soft)}
 code{font:13px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}

@@ -1,6 +1,6 @@
 """Charts as inline SVG: lines and points on two axes, bars in parts, dots in rows. No script, no outside resource.
 
-A chart is 420 units wide, so that its letters of 12 units can be read where it fills the width of a phone. Colours are
+A chart is 360 units wide, so that its letters of 12 units can be read where it fills the width of a phone. Colours are
 CSS classes of the page, `s0` to `s7`; every series also has a mark of its own, for those who do not tell colours apart.
 """
 
@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 420, 270
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 30, 44
+WIDTH, HEIGHT = 360, 250
+LEFT, RIGHT, TOP, BOTTOM = 50, 12, 30, 44
 ROW = 44  # of bars and dots in rows
 SERIES = 8  # classes of colours
 MARKS = (  # around the origin
@@ -106,8 +106,8 @@ def chart(title: str, about: str, x: Axis, y: Axis, series: Sequence[Series], le
     parts = [
         *(_tick_up(up(value), y.written(value)) for value in up.ticks(y.base, 6)),
         *(_tick_across(across(value), x.written(value)) for value in across.ticks(x.base, 7)),
-        f'<text class="axis" x="{LEFT - 40}" y="16">{said(y.title)}</text>',
-        f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{said(x.title)}</text>',
+        f'<text x="0" y="14">{said(y.title)}</text>',
+        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{said(x.title)}</text>',
     ]
     if level is not None:
         parts.append(f'<path class="level" d="M{LEFT},{up(level):.1f}H{WIDTH - RIGHT}"/>')
@@ -191,22 +191,24 @@ def dots(title: str, about: str, rows: Sequence[tuple[str, str, Sequence[tuple[i
     height = ROW * len(rows)
     ticks = sorted({1.0, *scale.ticks(10, 5)})
     drawn = [
-        f'<path class="{"level" if value == 1 else "grid"}" d="M{scale(value):.1f},0V{height}"/>'
-        f'<text x="{scale(value):.1f}" y="{height + 16}" text-anchor="middle">{value:g}×</text>'
-        for value in ticks
+        f'<text x="{scale(value):.1f}" y="{height + 12}" text-anchor="middle">{value:g}×</text>' for value in ticks
     ]
     for row, (name, whole, found) in enumerate(rows):
-        drawn.append(f'<path class="grid" d="M0,{row * ROW + 30}H{WIDTH}"/>')
-        drawn.append(_row_text(row * ROW, name, whole))
-        marks = (f'<g class="s{k % SERIES}">{_mark(k, scale(f), row * ROW + 30, note)}</g>' for k, f, note in found)
-        drawn += marks
-    return _svg(title, about, height + 24, drawn)
+        y = row * ROW + 30
+        drawn += [f'<path class="grid" d="M0,{y}H{WIDTH}"/>', _row_text(row * ROW, name, whole)]
+        drawn += [_row_tick(scale(value), y, "level" if value == 1 else "grid") for value in ticks]
+        drawn += [f'<g class="s{k % SERIES}">{_mark(k, scale(f), y, note)}</g>' for k, f, note in found]
+    return _svg(title, about, height + 16, drawn)
+
+
+def _row_tick(x: float, y: int, kind: str) -> str:
+    return f'<path class="{kind}" d="M{x:.1f},{y - 8}v16"/>'
 
 
 def _row_text(top: int, name: str, whole: str) -> str:
     return (
-        f'<text class="halo" x="0" y="{top + 14}">{said(name)}</text>'
-        f'<text class="halo" x="{WIDTH}" y="{top + 14}" text-anchor="end">{said(whole)}</text>'
+        f'<text class="name" x="0" y="{top + 14}">{said(name)}</text>'
+        f'<text class="name" x="{WIDTH}" y="{top + 14}" text-anchor="end">{said(whole)}</text>'
     )
 
 

@@ -125,10 +125,14 @@ def tables(results: Results) -> list[Table]:
 
 
 def lean(table: Table) -> Table:
-    """Return a table without the columns that say nothing in any row."""
-    kept = [k for k in range(len(table.columns)) if any(row[k] != NONE for row in table.rows)]
+    """Return a table without columns that say nothing; an optimizer or precision that all have goes to its title."""
+    values = {k: {row[k] for row in table.rows} for k in range(len(table.columns))}
+    same = [k for k in values if table.columns[k] in WORK[1:] and len(values[k]) == 1]
+    kept = [k for k in values if k not in same and values[k] != {NONE}]
+    common = [value for k in same for value in values[k] if value != NONE]
     return dataclasses.replace(
         table,
+        title=", ".join([table.title, *common]),
         columns=tuple(table.columns[k] for k in kept),
         rows=tuple(tuple(row[k] for k in kept) for row in table.rows),
         words=sum(k < table.words for k in kept),
@@ -151,7 +155,7 @@ def steps(results: Results) -> Table:
         cells = [cell for entry in entries for cell in _time_and_share(entry)]
         rows.append((*work_of(pair.either), *cells, *([factor_of(pair.speed_up)] if both else []), _fastest(pair)))
     columns = (*WORK, *headings, *(["speed-up"] if both else []), "fastest peer takes")
-    note = "the floor is the time of the step's bare matrix products on the same library; a share of 100% reaches it"
+    note = "The floor is the time of the step's bare matrix products by the same library; 100% would reach it."
     return Table("Training steps", columns, tuple(rows), 3, (note,) if rows else ())
 
 
@@ -170,7 +174,7 @@ def crossovers(results: Results) -> Table:
     """Return from where on the GPU is faster, by batch size and by width."""
     title = "Where the GPU overtakes the CPU"
     if said := missing(results):
-        return Table(title, notes=(f"{said}: nothing to compare",))
+        return Table(title, notes=(f"{said[0].upper()}{said[1:]}: nothing to compare.",))
     rows = []
     for family in families(results):
         found = family.crossover
@@ -181,7 +185,7 @@ def crossovers(results: Results) -> Table:
                 (family.net, family.varies, found.sentence(letter), f"{factor_of(best[1])} at {letter} = {best[0]}")
             )
     columns = ("net", "varied", "the GPU is faster", "largest speed-up")
-    return Table(title, columns, tuple(rows), 3, () if rows else ("no size was measured on both",))
+    return Table(title, columns, tuple(rows), 3, () if rows else ("No size was measured on both.",))
 
 
 def peers(results: Results) -> Table:
@@ -190,12 +194,12 @@ def peers(results: Results) -> Table:
     names = list(dict.fromkeys(name for entry in entries for name in entry.peers))
     timed = [name for name in names if any(e.peers[name].ratio is not None for e in entries if name in e.peers)]
     rows = tuple(
-        (e.what, *work_of(e), e.on, time_of(e.seconds), *(factor_of(_ratio(e, name)) for name in timed))
+        (*work_of(e), e.what, e.on, time_of(e.seconds), *(factor_of(_ratio(e, name)) for name in timed))
         for e in entries
         if any(_ratio(e, name) is not None for name in timed)
     )
-    columns = ("measured", *WORK, "on", "ours", *timed)
-    note = ("a factor above 1 is that of the peer's time over ours: the peer is slower",) if rows else ()
+    columns = (*WORK, "measured", "on", "ours", *timed)
+    note = ("Factors are the peer's time over ours: above 1 the peer is slower.",) if rows else ()
     return Table("Peers", columns, rows, 5, (*note, *_skipped(entries, names), *_losses_off(entries)))
 
 
@@ -208,13 +212,13 @@ def _skipped(entries: Sequence[Entry], names: Iterable[str]) -> Iterator[str]:
     for name in names:
         reasons = [e.peers[name].skipped for e in entries if name in e.peers and e.peers[name].skipped]
         for reason in dict.fromkeys(reasons):
-            yield f"{name}: skipped in {reasons.count(reason)} of {len(entries)}: {reason}"
+            yield f"{name}: skipped in {reasons.count(reason)} of {len(entries)}, {reason}."
 
 
 def _losses_off(entries: Sequence[Entry]) -> Iterator[str]:
     off = [peer.loss_off for entry in entries for peer in entry.peers.values() if peer.loss_off is not None]
     if off:
-        yield f"their losses were off ours by {max(off):.1e} at most, as a share"
+        yield f"Their losses were off ours by {max(off):.1e} at most, as a share."
 
 
 def breakdown(results: Results) -> Table:
@@ -249,7 +253,7 @@ def scaling(results: Results) -> Table:
             shown = (NONE if p is None else f"{p:.2f}" for p in slopes)
             rows.append((family.net, span, BACKENDS[name], time_of(points[-1].seconds), *shown))
     columns = ("net", "varied", "on", "largest step", "slope", "upper half", "its operations")
-    note = "time grows as the varied size to the power of the slope; beside it that of the operations in the upper half"
+    note = "Time grows as the varied size to the power of the slope; the last column is that power for its operations."
     return Table("Scaling of step time", columns, tuple(rows), 3, (note,) if rows else ())
 
 
@@ -284,19 +288,19 @@ def others(results: Results) -> Table:
     for pair in pairs(results.of("epoch", "epoch with transfer", "inference", "backward", "start-up")):
         entries = [entry for entry, name in ((pair.cpu, "numpy"), (pair.gpu, "cuda")) if name in results.backends]
         times = (time_of(entry.seconds if entry else None) for entry in entries)
-        rows.append((pair.either.what, *work_of(pair.either), *times, *([factor_of(pair.speed_up)] if both else [])))
-    columns = ("measured", *WORK, *sides, *(["speed-up"] if both else []))
+        rows.append((*work_of(pair.either), pair.either.what, *times, *([factor_of(pair.speed_up)] if both else [])))
+    columns = (*WORK, "measured", *sides, *(["speed-up"] if both else []))
     return Table("Epochs, inference, backward pass, start-up", columns, tuple(rows), 4)
 
 
 def memory(results: Results) -> Table:
     """Return the largest memory beside what was predicted."""
     rows = tuple(
-        (e.what, *work_of(e), e.on, size_of(e.memory), size_of(e.memory_predicted), factor_of(_over_predicted(e)))
+        (*work_of(e), e.what, e.on, size_of(e.memory), size_of(e.memory_predicted), factor_of(_over_predicted(e)))
         for e in results.entries
         if e.memory is not None
     )
-    return Table("Memory", ("measured", *WORK, "on", "most", "predicted", "most over predicted"), rows, 5)
+    return Table("Memory", (*WORK, "measured", "on", "most", "predicted", "most over predicted"), rows, 5)
 
 
 def _over_predicted(entry: Entry) -> float | None:
