@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from . import svg
-from .figures import LETTERS, Family, families, roof, slope, upper_half
+from .figures import LETTERS, Family, families, roof, slope, step_bytes, upper_half
 from .results import BACKENDS, PARTS, Entry, Results
 from .svg import Axis, Series
 from .tables import digits, factor_of, part_shares, time_of
@@ -89,7 +89,11 @@ def _step_time(varies: str, series: Sequence[Series]) -> tuple[str, str]:
 
 # -- roofline ----------------------------------------------------------------------------------------------------------
 
-KINDS = {"step": "training steps", "activation": "activations", "loss": "losses", "optimizer": "optimizers"}
+KINDS = {
+    **{"step": "training steps", "scaling": "steps of other sizes"},
+    **{"activation": "activations", "loss": "losses", "optimizer": "optimizers"},
+}
+ITEM_BYTES = {"float64": 8, "bfloat16": 2}  # of a precision; of the others 4
 
 
 def rooflines(results: Results) -> list[str]:
@@ -104,12 +108,19 @@ def rooflines(results: Results) -> list[str]:
 def _under_the_roof(results: Results, backend: str) -> Iterator[Series]:
     for what, kind in KINDS.items():
         points = [
-            (entry.flops / entry.bytes, entry.flops / entry.seconds, _achieved(entry))
+            (entry.flops / moved, entry.flops / entry.seconds, _achieved(entry))
             for entry in results.of(what)
-            if entry.backend == backend and entry.flops and entry.bytes
+            if entry.backend == backend and entry.flops and (moved := _moved(entry))
         ]
         if points:
             yield Series(kind, points, joined=False)
+
+
+def _moved(entry: Entry) -> float | None:
+    """Return the bytes that were measured or, of steps, the least that their products move."""
+    steps = entry.what in ("step", "scaling") and len(entry.sizes) > 1
+    least = step_bytes(entry.sizes, entry.batch, ITEM_BYTES.get(entry.precision, 4)) if steps else None
+    return entry.bytes or least
 
 
 def _achieved(entry: Entry) -> str:

@@ -161,6 +161,21 @@ def step_flops(sizes: Sequence[int], batch: int) -> float:
     return 2.0 * batch * (3 * sum(products) - products[0])
 
 
+def step_bytes(sizes: Sequence[int], batch: int, itemsize: int = 4) -> float:
+    """Return the least bytes that the products of a training step move: operands and result of each once.
+
+    Args:
+        sizes: units of every layer.
+        batch: N.
+        itemsize: bytes of an element.
+
+    Returns:
+        The bytes of three products a layer, of two in the first: it passes no δ on.
+    """
+    layers = [n * m + batch * (n + m) for n, m in itertools.pairwise(sizes)]
+    return float(itemsize * (3 * sum(layers) - layers[0]))
+
+
 def _width(sizes: Sequence[int]) -> int:
     return sizes[1] if len(sizes) > 2 else sizes[0]
 

@@ -174,8 +174,9 @@ SECTIONS: dict[str, tuple[str, str, Callable[[Results], Iterator[str]]]] = {
     ),
     "roofline": (
         "Roofline",
-        "Operations a second against operations a byte. The roof is what the same run measured: bare matrix products "
-        "where it is flat, copying where it slopes. What stays in a cache can lie above the slope.",
+        "Operations a second against operations a byte, where a step moves what its products read and write, once. The "
+        "roof was measured in the same run: bare matrix products where it is flat, copying where it slopes. What stays "
+        "in a cache can lie above the slope.",
         _roofs,
     ),
     "breakdown": ("Where the time of a step goes", "Shares of a step, and its time in all.", _parts),

@@ -23,7 +23,9 @@ BACKENDS = {"numpy": "CPU", "cuda": "GPU"}
 FLOORS = PRODUCTS, COPY = "bare products", "copy bandwidth"
 VARIED = ("rows", "width", "depth")
 PARTS = ("forward", "deltas", "weight gradients", "update", "rest")
-MACHINE = ("cpu", "cores", "blas", "blas_threads", "gpu", "driver", "cuda", "cupy", "gpubackprop", "numpy")
+MACHINE = (
+    *("cpu", "cores", "blas", "blas_threads", "gpu", "driver", "cuda", "cupy", "no_cuda", "gpubackprop", "numpy"),
+)
 
 NUMBERS = ("flops", "bytes", "gflops", "gbps", "memory", "memory_predicted")
 TEXTS = ("regime", "precision", "optimizer", "row", "device")
@@ -364,7 +366,7 @@ class _Object:
 
     def object(self, key: str) -> _Object:
         """Return the object that must be there."""
-        inside = f"{self.place.inside}: {_short(key)}" if self.place.inside else _short(key)
+        inside = ": ".join(filter(None, (self.place.inside, _clean(key))))
         return _Object(self.value(key), _Place(self.place.path, inside))
 
     def children(self, key: str) -> list[tuple[str, Any]]:
@@ -388,19 +390,20 @@ class _Object:
         return str(value)
 
     def number(self, key: str) -> float | None:
-        """Return a number of at least 0, None where there is none."""
+        """Return 0 or a number above it of a size that can be reckoned with, None where there is none."""
         value = self.fields.get(key)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
-            self.place.refuse(f"`{key}` must be a number of at least 0, got {_short(value)}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not (value == 0 or 1 / LARGEST <= value <= LARGEST):
+            self.place.refuse(f"`{key}` must be a number of at least 0, up to {LARGEST:g}, got {_short(value)}")
         return float(value)
 
     def positive(self, key: str) -> float:
-        """Return a number above 0 that must be there; one so small that nothing can be divided by it is none."""
+        """Return a number above 0 that must be there."""
         self.value(key)
         number = self.number(key)
-        if number is None or number < 1 / LARGEST:
+        if not number:
             self.place.refuse(f"`{key}` must be a number above 0, got {_short(self.fields[key])}")
         return number
 

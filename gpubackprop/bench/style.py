@@ -31,6 +31,7 @@ figure>svg{display:block;width:100%;height:auto;overflow:visible}
 svg text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif;fill:var(--soft);
 font-variant-numeric:tabular-nums}
 @container(min-width:430px){svg text{font-size:9.5px}}
+@container(max-width:300px){svg text{font-size:14.5px}}
 svg .name{fill:var(--ink)}
 svg .inside{fill:var(--inside);text-anchor:middle;font-weight:600}
 .grid{stroke:var(--line);fill:none}

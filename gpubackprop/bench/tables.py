@@ -38,7 +38,7 @@ def text(table: Table) -> Iterator[str]:
     """Yield a table as lines for a terminal."""
     yield table.title
     if table.rows:
-        lines = [table.columns, *table.rows]
+        lines = [table.columns, *table.rows] if any(table.columns) else table.rows
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         sides = "<" * table.words + ">" * (len(widths) - table.words)
         for line in lines:
@@ -48,7 +48,9 @@ def text(table: Table) -> Iterator[str]:
 
 
 def markdown(table: Table) -> Iterator[str]:
-    """Yield a table as lines of Markdown, its title aside."""
+    """Yield a table as lines of Markdown."""
+    if table.title:
+        yield from (f"**{table.title}**", "")
     if table.rows:
         marks = ["---"] * table.words + ["---:"] * (len(table.columns) - table.words)
         for line in (table.columns, marks, *table.rows):
@@ -156,7 +158,8 @@ def steps(results: Results) -> Table:
         rows.append((*work_of(pair.either), *cells, *([factor_of(pair.speed_up)] if both else []), _fastest(pair)))
     columns = (*WORK, *headings, *(["speed-up"] if both else []), "fastest peer takes")
     note = "The floor is the time of the step's bare matrix products by the same library; 100% would reach it."
-    return Table("Training steps", columns, tuple(rows), 3, (note,) if rows else ())
+    floors = any(entry.floor for entry in results.of("step"))
+    return Table("Training steps", columns, tuple(rows), 3, (note,) if floors else ())
 
 
 def _time_and_share(entry: Entry | None) -> tuple[str, str]:
@@ -310,11 +313,12 @@ def _over_predicted(entry: Entry) -> float | None:
 def heading(results: Results) -> list[tuple[str, str]]:
     """Return what is known of the machine, by name, for people."""
     machine = results.machine
-    cpu = [machine.get("cpu"), f"{machine['cores']} cores" if "cores" in machine else None]
+    cpu = [machine.get("cpu"), _cores(machine["cores"]) if "cores" in machine else None]
     threads = f"{machine['blas_threads']} threads" if "blas_threads" in machine else None
     driver = f"driver {machine['driver']}" if "driver" in machine else None
     versions = [(f"{title} {machine[key]}") for key, title in _VERSIONS.items() if key in machine]
-    gpu = _joined(machine.get("gpu"), driver) if "cuda" in results.backends else NO_GPU
+    reason = f"{NO_GPU}: {machine['no_cuda']}" if "no_cuda" in machine else NO_GPU
+    gpu = _joined(machine.get("gpu"), driver) if "cuda" in results.backends else reason
     facts = {
         "CPU": _joined(*cpu),
         "BLAS": _joined(machine.get("blas"), threads),
@@ -326,6 +330,10 @@ def heading(results: Results) -> list[tuple[str, str]]:
 
 
 _VERSIONS = {"gpubackprop": "gpubackprop", "numpy": "NumPy", "cupy": "CuPy", "cuda": "CUDA"}
+
+
+def _cores(number: str) -> str:
+    return f"{number} core{'' if number == '1' else 's'}"
 
 
 def _joined(*parts: str | None) -> str:

@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ..bench import results as files
 from ..bench import runner, tables
@@ -46,10 +47,10 @@ def bench(arguments: argparse.Namespace) -> int:
         raw = Path(place) / "raw.json"
         outcome = runner.run(folder, arguments.quick, raw)
         _complain(outcome)
-        if not raw.exists() or not raw.stat().st_size:  # pytest-benchmark opens the file before it has figures
+        content = _content(raw, outcome)
+        if not content["benchmarks"]:
             print("gpubackprop: error: nothing was measured", file=sys.stderr)
             return 1
-        content = files.document(raw)
         measured = files.results_of(raw, content)
     _print([*_about(measured), *tables.tables(measured)])
     _write(writable(arguments.out or f"bench-{measured.slug}", FILES), measured, content)
@@ -71,6 +72,14 @@ def _complain(outcome: runner.Outcome) -> None:
         print(f"gpubackprop: error: the suite ended with exit status {outcome.status}", file=sys.stderr)
 
 
+def _content(raw: Path, outcome: runner.Outcome) -> dict[str, Any]:
+    """Return what pytest-benchmark wrote, without those that failed once they were timed."""
+    if not raw.exists() or not raw.stat().st_size:  # the file is opened before there are figures
+        return {"benchmarks": []}
+    content = files.document(raw)
+    return {**content, "benchmarks": [each for each in content["benchmarks"] if each["name"] not in outcome.failures]}
+
+
 def _about(measured: Results) -> list[tables.Table]:
     return [tables.Table(measured.title, ("", ""), tuple(tables.heading(measured)), 2)]
 
@@ -80,7 +89,7 @@ def _print(shown: list[tables.Table]) -> None:
         print("\n".join(tables.text(table)), end="\n\n")
 
 
-def _write(folder: Path, measured: Results, content: dict[str, object]) -> None:
+def _write(folder: Path, measured: Results, content: dict[str, Any]) -> None:
     """Write the results and their page, and say where they are."""
     with replacing(folder / RESULTS) as file:
         file.write((json.dumps(files.without_details(content), indent=1, ensure_ascii=False) + "\n").encode())
