@@ -83,6 +83,8 @@ def test_points_lie_where_the_axes_say() -> None:
         [Series("s", [(10.0**k, 10.0**k, "") for k in range(3)])],
     )
     marks = [tuple(map(float, found)) for found in re.findall(r"translate\(([\d.]+),([\d.]+)\)", drawing)]
+    assert marks[0][0] < marks[2][0]
+    assert marks[0][1] > marks[2][1]  # larger values are further up
     assert marks[1] == pytest.approx([(a + b) / 2 for a, b in zip(marks[0], marks[2], strict=True)], abs=0.1)
     ticks = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="middle">(\w+)</text>', drawing)
     assert [text for _, text in ticks] == ["1", "10", "100"]
