@@ -218,6 +218,12 @@ def test_run_without_a_gpu_says_so_and_is_still_useful() -> None:
     assert why == "no GPU in this run: CuPy is not installed"
 
 
+def test_threads_are_named_once() -> None:
+    assert dict(tables.heading(CPU_ONLY))["BLAS"] == "OpenBLAS 0.3.30, 2 threads"
+    assert dict(tables.heading(_results("numpy", blas="OpenBLAS with 2 threads")))["BLAS"] == "OpenBLAS with 2 threads"
+    assert dict(tables.heading(_results("numpy", cores=1)))["CPU"] == "Made-up CPU @ 2.50GHz, 1 core"
+
+
 def test_text_is_aligned_and_markdown_is_a_table() -> None:
     table = Table("T", ("name", "n"), (("a|b", "1"), ("cc", "10")), 1, ("A note.",))
     assert list(tables.text(table)) == ["T", "  name   n", "  a|b    1", "  cc    10", "  A note."]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,8 +14,10 @@ import browser
 import pytest
 
 from gpubackprop.bench import results, svg
-from gpubackprop.bench.page import page
+from gpubackprop.bench.figures import pairs
+from gpubackprop.bench.page import headlines, page
 from gpubackprop.bench.svg import Axis, Series
+from gpubackprop.bench.tables import factor_of, share_of
 
 VOID = {"meta"}
 WIDTHS = {"desk": 1280, "tablet": 768, "phone": 390, "small phone": 320}
@@ -71,6 +74,21 @@ def test_page_without_a_gpu_says_so() -> None:
     both = _page("numpy", "cuda")
     assert "in this run" not in both.partition("<main>")[2].partition("Roofline")[0]
     assert "Speed-up against batch size N" in both
+
+
+def test_headlines_are_the_files() -> None:
+    run = results.results_of(Path("made-up.json"), bench_files.content("numpy", "cuda"))
+    said = [(value, what.partition(":")[0]) for value, what in headlines(run)]
+    ratios = [pair.speed_up for pair in pairs(run.of("step")) if pair.speed_up]
+    shares = [[e.floor.share for e in run.of("step") if e.floor and e.backend == name] for name in run.backends]
+    assert said == [
+        (factor_of(max(ratios)), "the largest speed-up of a step on the GPU"),
+        ("N = 16", "the batch size from which the GPU is faster"),
+        (share_of(statistics.median(shares[0])), "of the bare products' rate, the median of 4 steps on the CPU"),
+        (share_of(statistics.median(shares[1])), "of the bare products' rate, the median of 4 steps on the GPU"),
+        ("1.35×", "our time is the least that a peer took in a step on the CPU"),
+        ("1.35×", "our time is the least that a peer took in a step on the GPU"),
+    ]
 
 
 def test_points_lie_where_the_axes_say() -> None:

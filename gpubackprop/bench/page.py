@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 from . import tables
@@ -56,10 +57,10 @@ def headlines(results: Results) -> Iterator[tuple[str, str]]:
     yield from _of_the_gpu(results)
     steps = results.of("step")
     for name in results.backends:
-        shares = sorted(e.floor.share for e in steps if e.floor and e.backend == name)
+        shares = [e.floor.share for e in steps if e.floor and e.backend == name]
         if shares:
             yield (
-                tables.share_of(shares[len(shares) // 2]),
+                tables.share_of(statistics.median(shares)),
                 f"of the bare products' rate, the median of {len(shares)} steps on the {BACKENDS[name]}",
             )
     for name in results.backends:

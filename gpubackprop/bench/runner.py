@@ -18,6 +18,7 @@ from .progress import MARK
 
 _PACKAGE = Path(__file__).parent.parent
 NEEDED = {"pytest": "pytest", "pytest_benchmark": "pytest-benchmark", "tqdm": "tqdm"}
+QUICK = ("-m", "quick")  # how pytest is asked for the quick part
 MOST_LINES = 200  # of what the suite printed
 
 
@@ -77,7 +78,7 @@ def run(folder: Path, quick: bool, file: Path) -> Outcome:
         "-q",
         "-p",
         "no:cacheprovider",
-        *(["-m", "quick"] * quick),
+        *(QUICK if quick else ()),
     ]
     command = [sys.executable, "-u", "-m", "pytest", str(folder), *options, "-p", f"{__package__}.progress"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}

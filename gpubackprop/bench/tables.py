@@ -314,7 +314,8 @@ def heading(results: Results) -> list[tuple[str, str]]:
     """Return what is known of the machine, by name, for people."""
     machine = results.machine
     cpu = [machine.get("cpu"), _cores(machine["cores"]) if "cores" in machine else None]
-    threads = f"{machine['blas_threads']} threads" if "blas_threads" in machine else None
+    told = "blas_threads" not in machine or "thread" in machine.get("blas", "")
+    threads = None if told else f"{machine['blas_threads']} threads"
     driver = f"driver {machine['driver']}" if "driver" in machine else None
     versions = [(f"{title} {machine[key]}") for key, title in _VERSIONS.items() if key in machine]
     reason = f"{NO_GPU}: {machine['no_cuda']}" if "no_cuda" in machine else NO_GPU
