@@ -179,7 +179,7 @@ def test_numbers_of_steps_are_the_files() -> None:
 
 def test_numbers_of_the_other_tables_are_the_files() -> None:
     entries = {(e.what, e.row, e.backend): e for e in BOTH.of("activation", "loss", "optimizer")}
-    for what, row, _, on, time, rate, share in _table(BOTH, "Single operations").rows:
+    for row, what, _, on, time, rate, share in _table(BOTH, "Single operations").rows:
         entry = entries[what, row, {"CPU": "numpy", "GPU": "cuda"}[on]]
         assert entry.floor and entry.gbps
         assert _number(time) == pytest.approx(entry.seconds, rel=DIGITS)

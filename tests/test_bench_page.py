@@ -138,7 +138,7 @@ def test_page_is_readable(need: Callable[[str], None], tmp_path: Path, width: st
 
 
 FAULTS = {  # what is changed in a page, and which measure sees it
-    "wide": (".scroll{overflow-x:auto", ".scroll{overflow-x:visible", "overflow"),
+    "wide": (".card{margin-top:16px;overflow:hidden}\n.scroll{overflow-x:auto}", "", "overflow"),
     "faint": ("--soft:#57606a", "--soft:#a0a8b0", "faint"),
     "small": ("svg text{font:12px", "svg text{font:8px", "small"),
     "crowded": ("svg text{font:12px", "svg text{font:26px", "collisions"),

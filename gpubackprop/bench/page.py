@@ -108,8 +108,9 @@ def table(of: Table) -> str:
     head = "".join(f"<th scope=col{kind}>{said(c)}</th>" for c, kind in zip(of.columns, kinds, strict=True))
     body = "".join(f"<tr>{_cells(row, kinds)}</tr>" for row in of.rows)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{said(of.title)}"><table>'
-        f"<caption>{said(of.title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{notes}"
+        f'<div class="card"><p class="title">{said(of.title)}</p>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{said(of.title)}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></div>{notes}"
     )
 
 

@@ -20,7 +20,7 @@ section{margin-top:56px}
 .facts dt{color:var(--soft);font-size:12px}
 .facts dd{margin:0;overflow-wrap:anywhere}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(160px,1fr));gap:12px;margin-top:28px}
-.tile,figure,.scroll,.missing{background:var(--card);border:1px solid var(--line);border-radius:10px}
+.tile,figure,.card,.missing{background:var(--card);border:1px solid var(--line);border-radius:10px}
 .tile{padding:14px 16px;min-width:0}
 .tile p{margin:0;font-size:13px;color:var(--soft);line-height:1.4}
 .tile .value{font-size:28px;margin-bottom:4px;font-weight:650;letter-spacing:-.02em;line-height:1.2;color:var(--ink)}
@@ -45,10 +45,11 @@ rect{fill:var(--c)}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 16px;margin:12px 0 0;padding:0;font-size:13px}
 .legend li{display:flex;align-items:center;gap:6px}
 .legend svg{width:14px;height:14px;flex:none}
-.scroll{overflow-x:auto;margin-top:16px}
-.scroll:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
+.card{margin-top:16px;overflow:hidden}
+.scroll{overflow-x:auto}
+.scroll:focus-visible{outline:2px solid var(--accent);outline-offset:-2px}
 table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
-caption{text-align:left;font-weight:600;font-size:15px;padding:14px 16px 6px}
+.title{margin:0;font-weight:600;font-size:15px;padding:14px 16px 4px}
 th,td{padding:7px 16px;text-align:right;white-space:nowrap;font-weight:400}
 thead th{color:var(--soft);font-size:13px;border-bottom:1px solid var(--line)}
 tbody tr+tr>*{border-top:1px solid var(--line)}
@@ -58,6 +59,6 @@ tbody tr+tr>*{border-top:1px solid var(--line)}
 footer{margin-top:56px;padding-bottom:40px;font-size:13px;color:var(--soft)}
 code{font:13px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 @media(max-width:560px){header,main,footer{padding-left:16px;padding-right:16px}header{padding-top:24px}
-section{margin-top:44px}th,td{padding:7px 12px}figure{padding:14px 12px}
+section{margin-top:44px}th,td{padding:7px 12px}.title{padding:12px 12px 4px}figure{padding:14px 12px}
 tbody th{position:sticky;left:0;background:var(--card)}}
 """

@@ -111,7 +111,7 @@ def chart(title: str, about: str, x: Axis, y: Axis, series: Sequence[Series], le
     ]
     if level is not None:
         parts.append(f'<path class="level" d="M{LEFT},{up(level):.1f}H{WIDTH - RIGHT}"/>')
-    parts += [_series(k, each, across, up) for k, each in enumerate(series)]
+    parts += reversed([_series(k, each, across, up) for k, each in enumerate(series)])  # the first is on top
     return _svg(title, about, HEIGHT, parts)
 
 

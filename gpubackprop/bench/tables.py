@@ -128,10 +128,10 @@ def tables(results: Results) -> list[Table]:
 
 def lean(table: Table) -> Table:
     """Return a table without columns that say nothing; an optimizer or precision that all have goes to its title."""
-    values = {k: {row[k] for row in table.rows} for k in range(len(table.columns))}
+    values = {k: {row[k] for row in table.rows} - {NONE} for k in range(len(table.columns))}
     same = [k for k in values if table.columns[k] in WORK[1:] and len(values[k]) == 1]
-    kept = [k for k in values if k not in same and values[k] != {NONE}]
-    common = [value for k in same for value in values[k] if value != NONE]
+    kept = [k for k in values if k not in same and values[k]]
+    common = [value for k in same for value in values[k]]
     return dataclasses.replace(
         table,
         title=", ".join([table.title, *common]),
@@ -264,13 +264,13 @@ def operations(results: Results) -> Table:
     """Return activations, losses and optimizers beside the copy bandwidth."""
     rows = tuple(
         (
-            *(entry.what, entry.row or NONE, entry.workload, entry.precision or NONE, entry.on),
+            *(entry.row or NONE, entry.what, entry.workload, entry.precision or NONE, entry.on),
             *(time_of(entry.seconds), rate_of(entry.gbps or _rate(entry.bytes, entry.seconds))),
             share_of(entry.floor.share if entry.floor else None),
         )
         for entry in results.of("activation", "loss", "optimizer")
     )
-    columns = ("operation", "row", "shape", "precision", "on", "time", "GB/s", "of its floor")
+    columns = ("row", "operation", "shape", "precision", "on", "time", "GB/s", "of its floor")
     return Table("Single operations", columns, rows, 5)
 
 
