@@ -14,7 +14,7 @@ import pytest
 from gpubackprop.bench import figures, results, tables
 from gpubackprop.bench.compare import comparison
 from gpubackprop.bench.figures import Point, crossover, families, pairs, roof, slope, step_bytes, step_flops
-from gpubackprop.bench.tables import Table
+from gpubackprop.bench.shown import Table, markdown, text, time_of
 
 UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9, "GB": 1e9, "MB": 1e6, "kB": 1e3, "B": 1.0}
 DIGITS = (
@@ -209,8 +209,8 @@ def test_peers_that_were_skipped_are_named_with_the_reason() -> None:
 
 def test_run_without_a_gpu_says_so_and_is_still_useful() -> None:
     shown = tables.tables(CPU_ONLY)
-    text = "\n".join(line for table in shown for line in tables.text(table))
-    assert "No GPU in this run: nothing to compare." in text
+    said = "\n".join(line for table in shown for line in text(table))
+    assert "No GPU in this run: nothing to compare." in said
     assert "no GPU in this run" in dict(tables.heading(CPU_ONLY))["GPU"]
     assert "GPU" not in " ".join(_table(CPU_ONLY, "Training steps").columns)
     assert {table.title.partition(",")[0] for table in shown} >= {"Training steps", "Peers", "Scaling of step time"}
@@ -226,9 +226,9 @@ def test_threads_are_named_once() -> None:
 
 def test_text_is_aligned_and_markdown_is_a_table() -> None:
     table = Table("T", ("name", "n"), (("a|b", "1"), ("cc", "10")), 1, ("A note.",))
-    assert list(tables.text(table)) == ["T", "  name   n", "  a|b    1", "  cc    10", "  A note."]
-    assert list(tables.markdown(table)) == [
-        *("**T**", "", "| name | n |", "| --- | ---: |", "| a\\|b | 1 |", "| cc | 10 |", "\nA note."),
+    assert list(text(table)) == ["T", "  name   n", "  a|b    1", "  cc    10", "  A note."]
+    assert list(markdown(table)) == [
+        *("**T**", "", "| name | n |", "| --- | ---: |", "| a\\|b | 1 |", "| cc | 10 |", "", "A note."),
     ]
 
 
@@ -244,7 +244,7 @@ def test_text_is_aligned_and_markdown_is_a_table() -> None:
     ],
 )
 def test_times_have_three_digits(seconds: float, shown: str) -> None:
-    assert tables.time_of(seconds) == shown
+    assert time_of(seconds) == shown
 
 
 # -- two runs ----------------------------------------------------------------------------------------------------------

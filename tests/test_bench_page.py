@@ -16,8 +16,8 @@ import pytest
 from gpubackprop.bench import results, svg
 from gpubackprop.bench.figures import pairs
 from gpubackprop.bench.page import headlines, page
+from gpubackprop.bench.shown import factor_of, share_of
 from gpubackprop.bench.svg import Axis, Series
-from gpubackprop.bench.tables import factor_of, share_of
 
 VOID = {"meta"}
 WIDTHS = {"desk": 1280, "tablet": 768, "phone": 390, "small phone": 320}

@@ -11,9 +11,10 @@ from typing import Any
 import bench_files
 import pytest
 
-from gpubackprop.bench import page, results, tables
+from gpubackprop.bench import document, page, results, tables
 from gpubackprop.bench.compare import comparison
 from gpubackprop.bench.results import Peer
+from gpubackprop.bench.shown import markdown, text
 from gpubackprop.errors import InvalidValue
 
 CONTENT = bench_files.content("numpy", "cuda")
@@ -151,7 +152,7 @@ def test_missing_file_folder_and_huge_file(tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match="no file"):
         results.read(tmp_path)
     with (tmp_path / "huge.json").open("wb") as file:
-        file.truncate(results.MOST_BYTES + 1)
+        file.truncate(document.MOST_BYTES + 1)
     with pytest.raises(InvalidValue, match="bytes"):
         results.read(tmp_path / "huge.json")
 
@@ -161,9 +162,9 @@ def test_text_that_would_steer_a_terminal_or_a_page_is_harmless(tmp_path: Path) 
     content["benchmarks"][STEP]["extra_info"]["workload"] = "\x1b[2J<script>alert(1)</script>\n" + "x" * 5000
     content["machine_info"]["cpu"] = '"><img src=x onerror=alert(1)>'
     read = _read(tmp_path, content)
-    shown = "\n".join(line for table in tables.tables(read) for line in tables.text(table))
+    shown = "\n".join(line for table in tables.tables(read) for line in text(table))
     assert "\x1b" not in shown
-    assert len(read.entries[STEP].workload) <= results.MOST_LETTERS
+    assert len(read.entries[STEP].workload) <= document.MOST_LETTERS
     drawn = page.page(read)
     assert "<script" not in drawn
     assert "<img" not in drawn
@@ -202,6 +203,6 @@ def test_any_value_in_any_place_is_read_and_shown_or_refused(tmp_path: Path) -> 
             accepted += 1
             page.page(read).encode()
             for table in (*tables.tables(read), *comparison(read, good)):
-                "\n".join([*tables.text(table), *tables.markdown(table)]).encode()
+                "\n".join([*text(table), *markdown(table)]).encode()
     assert refused > 300
     assert accepted > 300

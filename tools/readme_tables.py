@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from gpubackprop.bench import tables
-from gpubackprop.bench.results import Results, document, results_of
-from gpubackprop.bench.tables import NONE, Table, digits, factor_of, share_of
+from gpubackprop.bench.document import document
+from gpubackprop.bench.results import Results, results_of
+from gpubackprop.bench.shown import NONE, Table, digits, factor_of, lean, markdown, share_of
 from gpubackprop.errors import InvalidValue
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,7 +78,7 @@ def _machine(results: Results) -> str:
     """Return the steps of a machine and, where it has a GPU, from where on that is faster."""
     facts = [fact for name, fact in tables.heading(results) if name != "GPU" or "cuda" in results.backends]
     shown = [tables.steps(results), *([tables.crossovers(results)] if len(results.backends) == 2 else [])]
-    return "\n\n".join(["; ".join(facts) + ":", *("\n".join(tables.markdown(tables.lean(table))) for table in shown)])
+    return "\n\n".join(["; ".join(facts) + ":", *("\n".join(markdown(lean(table))) for table in shown)])
 
 
 # -- files of benchmarks/gpu_steps.py ----------------------------------------------------------------------------------
@@ -93,7 +94,7 @@ def _device(path: Path, content: dict[str, Any]) -> Iterator[str]:
         rows = tuple(row for workload in content["workloads"] for row in _steps(workload))
     except (KeyError, TypeError, IndexError, ValueError, ZeroDivisionError) as error:
         raise InvalidValue(f"{path}: no file of benchmarks/gpu_steps.py ({type(error).__name__}: {error})") from error
-    yield from tables.markdown(Table("", columns, rows))
+    yield from markdown(Table("", columns, rows))
 
 
 def _steps(workload: dict[str, Any]) -> Iterator[tuple[str, ...]]:

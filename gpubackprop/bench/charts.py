@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from . import svg
 from .figures import LETTERS, Family, families, roof, slope, step_bytes, upper_half
 from .results import BACKENDS, PARTS, Entry, Results
+from .shown import digits, factor_of, time_of
 from .svg import Axis, Series
-from .tables import digits, factor_of, part_shares, time_of
+from .tables import part_shares
 
 AXES = {"rows": "batch size N", "width": "width n", "depth": "depth L"}
 MOST_SERIES = svg.SERIES

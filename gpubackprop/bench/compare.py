@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Iterator
 
 from .results import Entry, Results
-from .tables import NONE, WORK, Table, factor_of, heading, lean, time_of, work_of
+from .shown import NONE, Table, factor_of, lean, time_of
+from .tables import WORK, heading, work_of
 
 Both = tuple[Entry, Entry]
 MOST_NAMES = 5  # of what is only in one of them

@@ -9,9 +9,9 @@ from . import tables
 from .charts import breakdowns, peer_factors, rooflines, speed_ups, step_times
 from .figures import families, fastest_peer, pairs
 from .results import BACKENDS, Results
+from .shown import Table, factor_of, lean, share_of
 from .style import STYLE
 from .svg import said
-from .tables import Table
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # a browser is told to fetch nothing
 
@@ -60,7 +60,7 @@ def headlines(results: Results) -> Iterator[tuple[str, str]]:
         shares = [e.floor.share for e in steps if e.floor and e.backend == name]
         if shares:
             yield (
-                tables.share_of(statistics.median(shares)),
+                share_of(statistics.median(shares)),
                 f"of the bare products' rate, the median of {len(shares)} steps on the {BACKENDS[name]}",
             )
     for name in results.backends:
@@ -68,7 +68,7 @@ def headlines(results: Results) -> Iterator[tuple[str, str]]:
         if fastest:
             peer, ratio = min(fastest, key=lambda found: found[1])
             yield (
-                tables.factor_of(ratio),
+                factor_of(ratio),
                 f"our time is the least that a peer took in a step on the {BACKENDS[name]}: {peer}",
             )
 
@@ -80,7 +80,7 @@ def _of_the_gpu(results: Results) -> Iterator[tuple[str, str]]:
     ratios = [(pair.speed_up, pair.either.workload) for pair in pairs(results.of("step")) if pair.speed_up]
     if ratios:
         ratio, workload = max(ratios)
-        yield tables.factor_of(ratio), f"the largest speed-up of a step on the GPU: {workload}"
+        yield factor_of(ratio), f"the largest speed-up of a step on the GPU: {workload}"
     for family in families(results):
         found = family.crossover
         if family.varies == "rows" and found is not None:
@@ -124,7 +124,7 @@ def _shown(*makers: Callable[[Results], Table]) -> Callable[[Results], Iterator[
 
     def make(results: Results) -> Iterator[str]:
         for maker in makers:
-            yield table(tables.lean(maker(results)))
+            yield table(lean(maker(results)))
 
     return lambda results: (text for text in make(results) if text)
 

@@ -6,14 +6,13 @@ the file and the entry.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from ..errors import InvalidValue
+from .document import Fields, Place, clean, document, short
 
 WHATS = (
     *("step", "epoch", "epoch with transfer", "inference", "backward", "activation", "loss", "optimizer"),
@@ -30,10 +29,7 @@ MACHINE = (
 NUMBERS = ("flops", "bytes", "gflops", "gbps", "memory", "memory_predicted")
 TEXTS = ("regime", "precision", "optimizer", "row", "device")
 
-MOST_BYTES = 64 * 2**20
 MOST_ENTRIES = 20_000
-MOST_LETTERS = 300  # of a text
-LARGEST = 1e30  # of a number
 
 
 @dataclass(frozen=True)
@@ -182,40 +178,6 @@ def read(path: Path) -> Results:
     return results_of(path, document(path))
 
 
-def document(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file, within bounds.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        The object; its values are not checked.
-
-    Raises:
-        InvalidValue: there is no such file, or none of JSON.
-    """
-    place = _Place(path)
-    try:
-        if not path.is_file():
-            place.refuse("there is no such file" if not path.exists() else "this is no file")
-        if path.stat().st_size > MOST_BYTES:
-            place.refuse(f"the file has {path.stat().st_size:,} bytes, and at most {MOST_BYTES:,} are read")
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-    except OSError as error:
-        place.refuse(f"it cannot be read: {error.strerror or error}")
-    except InvalidValue:
-        raise
-    except (ValueError, RecursionError) as error:  # JSON's and UTF-8's are of ValueError
-        place.refuse(f"this is no whole JSON file ({error})")
-    if not isinstance(content, dict):
-        place.refuse(f"it must hold a JSON object, not a {type(content).__name__}")
-    return content
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
-
-
 def results_of(path: Path, content: dict[str, Any]) -> Results:
     """Check what `document` returned.
 
@@ -229,7 +191,7 @@ def results_of(path: Path, content: dict[str, Any]) -> Results:
     Raises:
         InvalidValue: a value is missing or not accepted.
     """
-    top = _Object(content, _Place(path))
+    top = Fields(content, Place(path))
     listed = top.value("benchmarks")
     if not isinstance(listed, list) or len(listed) > MOST_ENTRIES:
         top.place.refuse(f"`benchmarks` must be a list of at most {MOST_ENTRIES:,} entries")
@@ -239,7 +201,7 @@ def results_of(path: Path, content: dict[str, Any]) -> Results:
     return Results(path, _machine(top.object("machine_info")), top.text("datetime")[:10], entries)
 
 
-def _machine(info: _Object) -> dict[str, str]:
+def _machine(info: Fields) -> dict[str, str]:
     """Return the facts of a machine as texts; numbers are written out."""
     found = {}
     for name in MACHINE:
@@ -249,16 +211,16 @@ def _machine(info: _Object) -> dict[str, str]:
         if value is None or value == "":
             continue
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            info.place.refuse(f"`{name}` must be a text or a number, got {_short(value)}")
-        found[name] = _clean(str(value))
+            info.place.refuse(f"`{name}` must be a text or a number, got {short(value)}")
+        found[name] = clean(str(value))
     return found
 
 
 def _entry(value: Any, path: Path, number: int) -> Entry:
-    place = _Place(path, f"entry {number}")
-    top = _Object(value, place)
+    place = Place(path, f"entry {number}")
+    top = Fields(value, place)
     name = top.text("name", required=True)
-    top = _Object(value, _Place(path, f"entry {number}, {name}"))
+    top = Fields(value, Place(path, f"entry {number}, {name}"))
     stats, extra = top.object("stats"), top.object("extra_info")
     numbers = {key: extra.number(key) for key in NUMBERS}
     texts = {key: extra.text(key) for key in TEXTS}
@@ -284,36 +246,36 @@ def _entry(value: Any, path: Path, number: int) -> Entry:
     )
 
 
-def _sizes(extra: _Object) -> tuple[int, ...]:
+def _sizes(extra: Fields) -> tuple[int, ...]:
     sizes = extra.fields.get("sizes") or []
     if not isinstance(sizes, list) or len(sizes) > 10_000 or not all(type(n) is int and 0 < n < 2**40 for n in sizes):
-        extra.place.refuse(f"`sizes` must be a list of whole numbers above 0, got {_short(sizes)}")
+        extra.place.refuse(f"`sizes` must be a list of whole numbers above 0, got {short(sizes)}")
     return tuple(sizes)
 
 
-def _floor(extra: _Object) -> Floor | None:
+def _floor(extra: Fields) -> Floor | None:
     if extra.fields.get("floor") is None:
         return None
     floor = extra.object("floor")
     return Floor(floor.choice("name", FLOORS), floor.positive("seconds"), floor.positive("ratio"))
 
 
-def _peers(extra: _Object) -> Iterator[tuple[str, Peer]]:
+def _peers(extra: Fields) -> Iterator[tuple[str, Peer]]:
     for name, _ in extra.children("peers"):
         peer = extra.object("peers").object(name)
         if "skipped" in peer.fields:
-            yield _clean(name), Peer(skipped=peer.text("skipped") or "no reason given")
+            yield clean(name), Peer(skipped=peer.text("skipped") or "no reason given")
         else:
             yield (
-                _clean(name),
+                clean(name),
                 Peer(peer.positive("seconds"), peer.positive("ratio"), peer.number("loss_off")),
             )
 
 
-def _breakdown(extra: _Object) -> dict[str, float]:
+def _breakdown(extra: Fields) -> dict[str, float]:
     parts = {name: extra.object("breakdown").number(name) or 0.0 for name, _ in extra.children("breakdown")}
     if unknown := [name for name in parts if name not in PARTS]:
-        extra.place.refuse(f"`breakdown` has the part {_short(unknown[0])}; known are {', '.join(PARTS)}")
+        extra.place.refuse(f"`breakdown` has the part {short(unknown[0])}; known are {', '.join(PARTS)}")
     return {name: parts[name] for name in PARTS if name in parts}
 
 
@@ -331,96 +293,3 @@ def without_details(content: dict[str, Any]) -> dict[str, Any]:
         for each in content["benchmarks"]
     ]
     return {"machine_info": machine, "datetime": content.get("datetime"), "benchmarks": benchmarks}
-
-
-# -- checking ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a value is, for complaints."""
-
-    path: Path
-    inside: str = ""
-
-    def refuse(self, what: str) -> NoReturn:
-        """Raise the error that says what is wrong with the file."""
-        inside = f"{self.inside}: " if self.inside else ""
-        raise InvalidValue(f"{self.path}: {inside}{what}; accepted are files that `gpubackprop bench` wrote")
-
-
-class _Object:
-    """A JSON object whose fields are taken out with checks."""
-
-    def __init__(self, fields: Any, place: _Place) -> None:
-        if not isinstance(fields, dict):
-            place.refuse(f"there must be a JSON object, got {_short(fields)}")
-        self.fields: dict[str, Any] = fields
-        self.place = place
-
-    def value(self, key: str) -> Any:
-        """Return what must be there."""
-        if self.fields.get(key) is None:
-            self.place.refuse(f"there is no `{key}`")
-        return self.fields[key]
-
-    def object(self, key: str) -> _Object:
-        """Return the object that must be there."""
-        inside = ": ".join(filter(None, (self.place.inside, _clean(key))))
-        return _Object(self.value(key), _Place(self.place.path, inside))
-
-    def children(self, key: str) -> list[tuple[str, Any]]:
-        """Return what is in an object that may be missing."""
-        return list(self.object(key).fields.items()) if self.fields.get(key) is not None else []
-
-    def text(self, key: str, required: bool = False) -> str:
-        """Return a text in one line, "" where it may be missing."""
-        value = self.value(key) if required else self.fields.get(key)
-        if value is None:
-            return ""
-        if not isinstance(value, str) or (required and not value.strip()):
-            self.place.refuse(f"`{key}` must be a text, got {_short(value)}")
-        return _clean(value)
-
-    def choice(self, key: str, accepted: tuple[str, ...]) -> str:
-        """Return one of the accepted texts."""
-        value = self.value(key)
-        if value not in accepted:
-            self.place.refuse(f"`{key}` must be one of {', '.join(accepted)}, got {_short(value)}")
-        return str(value)
-
-    def number(self, key: str) -> float | None:
-        """Return 0 or a number above it of a size that can be reckoned with, None where there is none."""
-        value = self.fields.get(key)
-        if value is None:
-            return None
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not (value == 0 or 1 / LARGEST <= value <= LARGEST):
-            self.place.refuse(f"`{key}` must be a number of at least 0, up to {LARGEST:g}, got {_short(value)}")
-        return float(value)
-
-    def positive(self, key: str) -> float:
-        """Return a number above 0 that must be there."""
-        self.value(key)
-        number = self.number(key)
-        if not number:
-            self.place.refuse(f"`{key}` must be a number above 0, got {_short(self.fields[key])}")
-        return number
-
-    def whole(self, key: str, default: int) -> int:
-        """Return a whole number."""
-        number = self.number(key)
-        if number is not None and not number.is_integer():
-            self.place.refuse(f"`{key}` must be a whole number, got {_short(number)}")
-        return default if number is None else int(number)
-
-
-def _clean(text: str) -> str:
-    """Return a text in one line, without what would steer a terminal, and not too long."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * MOST_LETTERS])
-    return " ".join(printable.split())[:MOST_LETTERS]
-
-
-def _short(value: Any) -> str:
-    text = repr(value) if not isinstance(value, dict | list) else f"{type(value).__name__} of {len(value)}"
-    return _clean(text if len(text) <= 60 else f"{text[:57]}...")

@@ -12,8 +12,10 @@ from typing import Any
 from ..bench import results as files
 from ..bench import runner, tables
 from ..bench.compare import comparison
+from ..bench.document import document
 from ..bench.page import page
 from ..bench.results import Results
+from ..bench.shown import Table, text
 from ..errors import InvalidValue
 from ..files import replacing
 from .folders import writable
@@ -76,17 +78,17 @@ def _content(raw: Path, outcome: runner.Outcome) -> dict[str, Any]:
     """Return what pytest-benchmark wrote, without those that failed once they were timed."""
     if not raw.exists() or not raw.stat().st_size:  # the file is opened before there are figures
         return {"benchmarks": []}
-    content = files.document(raw)
+    content = document(raw)
     return {**content, "benchmarks": [each for each in content["benchmarks"] if each["name"] not in outcome.failures]}
 
 
-def _about(measured: Results) -> list[tables.Table]:
-    return [tables.Table(measured.title, ("", ""), tuple(tables.heading(measured)), 2)]
+def _about(measured: Results) -> list[Table]:
+    return [Table(measured.title, ("", ""), tuple(tables.heading(measured)), 2)]
 
 
-def _print(shown: list[tables.Table]) -> None:
+def _print(shown: list[Table]) -> None:
     for table in shown:
-        print("\n".join(tables.text(table)), end="\n\n")
+        print("\n".join(text(table)), end="\n\n")
 
 
 def _write(folder: Path, measured: Results, content: dict[str, Any]) -> None:
