@@ -70,6 +70,7 @@ def test_cpu_alone_leaves_the_device_open(tmp_path: Path) -> None:
     bench_files.write(tmp_path / "cpu.json", bench_files.content("numpy"))
     text = readme_tables.block(tmp_path)
     assert text.startswith("Made-up CPU @ 2.50GHz, 2 cores; OpenBLAS 0.3.30, 2 threads; ")
+    assert "NumPy 2.4.6; measured 2026-01-02:\n" in text
     assert "**Training steps, SGD, float32**" in text
     assert "| 784-128-10, N 64 | 486 µs | 87% | 1.35× PyTorch 2.13.0 |" in text
     assert text.endswith("On a GPU: **not yet run on a device**.")

@@ -76,7 +76,8 @@ def block(folder: Path) -> str:
 
 def _machine(results: Results) -> str:
     """Return the steps of a machine and, where it has a GPU, from where on that is faster."""
-    facts = [fact for name, fact in tables.heading(results) if name != "GPU" or "cuda" in results.backends]
+    known = {name: fact for name, fact in tables.heading(results) if name != "GPU" or "cuda" in results.backends}
+    facts = [f"{name} {fact}" if name == "measured" else fact for name, fact in known.items()]
     shown = [tables.steps(results), *([tables.crossovers(results)] if len(results.backends) == 2 else [])]
     return "\n\n".join(["; ".join(facts) + ":", *("\n".join(markdown(lean(table))) for table in shown)])
 
