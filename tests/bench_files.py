@@ -112,7 +112,16 @@ def content(*backends: str) -> dict[str, Any]:
         found += [_full_step(backend, sizes, rows) for sizes, rows in NETS]
         found += [step(backend, *NETS[1], what) for what in ("epoch", "epoch with transfer", "inference", "backward")]
         found += [*_operations(backend), *_scaling(backend)]
-        found.append(entry(f"test_start_up[{backend}]", 0.18, what="start-up", workload="import", backend=backend))
+        found.append(
+            entry(
+                f"test_start_up[{backend}]",
+                0.18,
+                what="start-up",
+                row="import",
+                workload="784-128-10, N 64",
+                backend=backend,
+            )
+        )
     machine = {**MACHINE, "node": "a-host-name", **(GPU if "cuda" in backends else {})}
     return {"machine_info": machine, "datetime": "2026-01-02T03:04:05+00:00", "version": "5.3.1", "benchmarks": found}
 

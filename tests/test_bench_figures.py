@@ -199,6 +199,13 @@ def test_numbers_of_the_other_tables_are_the_files() -> None:
         assert list(map(_number, shares)) == pytest.approx(wanted, abs=6e-3)
 
 
+def test_rows_around_the_step_say_what_was_measured() -> None:
+    table = _table(BOTH, "Epochs, inference, backward pass, start-up, SGD, float32")
+    measured = ["epoch", "epoch with transfer", "inference", "backward", "start-up, import"]
+    assert _column(table, "measured") == measured
+    assert table.rows[-1] == ("784-128-10, N 64", "start-up, import", "180 ms", "180 ms", "1.00×")
+
+
 def test_peers_that_were_skipped_are_named_with_the_reason() -> None:
     table = _table(BOTH, "Peers")
     assert "JAX 0.7" not in table.columns

@@ -188,9 +188,15 @@ def others(results: Results) -> Table:
     for pair in pairs(results.of("epoch", "epoch with transfer", "inference", "backward", "start-up")):
         entries = [entry for entry, name in ((pair.cpu, "numpy"), (pair.gpu, "cuda")) if name in results.backends]
         times = (time_of(entry.seconds if entry else None) for entry in entries)
-        rows.append((*work_of(pair.either), pair.either.what, *times, *([factor_of(pair.speed_up)] if both else [])))
+        rows.append(
+            (*work_of(pair.either), _measured(pair.either), *times, *([factor_of(pair.speed_up)] if both else []))
+        )
     columns = (*WORK, "measured", *sides, *(["speed-up"] if both else []))
     return Table("Epochs, inference, backward pass, start-up", columns, tuple(rows), 4)
+
+
+def _measured(entry: Entry) -> str:
+    return ", ".join(filter(None, (entry.what, entry.row)))
 
 
 def memory(results: Results) -> Table:
