@@ -51,6 +51,13 @@ def _nvdisasm() -> str | None:
     return shutil.which("nvdisasm") or _in_wheels("nvdisasm.exe" if os.name == "nt" else "nvdisasm")
 
 
+def _chromium() -> str | None:
+    """Return the browser that opens pages."""
+    import browser
+
+    return browser.program()
+
+
 def _cuda_device() -> str | None:
     """Return what the CUDA backend runs on, None where it does not run."""
     import gpubackprop
@@ -76,6 +83,7 @@ TOOLS = {
     "sass": Tool("machine code of kernels", _nvdisasm, "pip install 'nvidia-cuda-nvdisasm>=13,<14'"),
     "cublaslt": Tool("descriptors of cuBLASLt", partial(_in_wheels, "libcublasLt.so*"), "pip install nvidia-cublas"),
     "nvcc": Tool("kernels compiled by nvcc", partial(shutil.which, "nvcc"), "install the CUDA toolkit"),
+    "chromium": Tool("pages in a browser", _chromium, "install Chromium (Debian: apt-get install chromium)"),
     "cuda": Tool("CUDA device", _cuda_device, "`gpubackprop doctor` says what is missing"),
 }
 WANTED = pytest.StashKey[dict[str, list[str]]]()

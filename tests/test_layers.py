@@ -16,7 +16,7 @@ ROWS = ("activations", "losses", "optimizers", "initializers", "schedules")
 # From the top down. A module imports from its own layer or from below; "" is gpubackprop/__init__.py.
 LAYERS = (
     ("__main__", "cli", "sklearn", ""),
-    ("memory",),
+    ("memory", "bench"),
     ("training", "gradcheck"),
     ("run",),
     ("network", "history"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import gpubackprop as gb
+from gpubackprop.cli import parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,9 +37,12 @@ def test_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
 
 def test_gpubackprop_commands_run(tmp_path):
     commands = [shlex.split(line)[1:] for line in COMMANDS if line.startswith("gpubackprop ")]
-    assert [command[0] for command in commands] == ["train", "predict", "doctor"]
+    assert [command[0] for command in commands] == ["train", "predict", "doctor", "bench", "bench"]
     environment = {**os.environ, "PYTHONPATH": str(Path(gb.__file__).parents[1]), "GPUBACKPROP_BACKEND": "numpy"}
     for command in commands:
+        if command[0] == "bench":  # takes minutes; tests/test_bench_command.py runs it with a small suite
+            parser().parse_args(command)
+            continue
         program = [sys.executable, "-m", "gpubackprop", *command]
         done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

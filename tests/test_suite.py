@@ -164,9 +164,9 @@ def test_a_breakdown_finds_the_part_that_is_slow(monkeypatch: pytest.MonkeyPatch
     for name, part in (("forward", "forward"), ("delta", "deltas"), ("weight_gradient", "weight gradients")):
         operation = getattr(type(backend), name)
 
-        def slow(self: Any, *arguments: Any, operation: Any = operation) -> None:
+        def slow(self: Any, *arguments: Any, operation: Any = operation, **named: Any) -> None:
             own_passes.time.sleep(0.01)
-            operation(self, *arguments)
+            operation(self, *arguments, **named)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(type(backend), name, slow)

@@ -14,7 +14,7 @@ from typing import Any
 from .. import __version__
 from ..errors import GpubackpropError, InvalidType, InvalidValue, ModelFileError
 from ..optimizers import OPTIMIZERS
-from . import doctor, predict, train
+from . import bench, doctor, predict, train
 from .datasets import NAMED
 from .lines import told
 from .targets import TASKS
@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
     _add_predict(commands)
+    _add_bench(commands)
     check = commands.add_parser(
         "doctor", help="say what would run here, and why", description="Say what would run here, and why."
     )
@@ -121,6 +122,17 @@ def _add_predict(commands: Any) -> None:
     _add_backend(add)
     add("--out", metavar="FILE", help="CSV file for the predictions (default: standard output)")
     add.__self__.set_defaults(run=predict.predict)
+
+
+def _add_bench(commands: Any) -> None:
+    about = (
+        "Run the benchmark suite: print its figures, and write them as JSON and as a page. Or compare two such files."
+    )
+    add = commands.add_parser("bench", help="measure this machine, or compare two", description=about).add_argument
+    add("--quick", action="store_true", help="the quick part of the suite alone")
+    add("--out", metavar="DIR", help="folder for results.json and report.html (default: bench- and the machine's name)")
+    add("--compare", metavar=("A.json", "B.json"), nargs=2, help="run nothing, and set two results.json side by side")
+    add.__self__.set_defaults(run=bench.bench)
 
 
 def _add_backend(add: Callable[..., Any]) -> None:

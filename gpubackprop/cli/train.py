@@ -7,7 +7,6 @@ import importlib.util
 import json
 import math
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any
 import numpy
 
 from .. import backends
-from ..errors import DivergenceWarning, InterruptWarning, InvalidValue, MissingDependency
+from ..errors import DivergenceWarning, InterruptWarning, MissingDependency
 from ..files import replacing
 from ..history import History
 from ..network import Network
@@ -26,6 +25,7 @@ from ..schedules import Cosine
 from ..training import fit
 from .datasets import Dataset, to_train_on
 from .figures import figures_of, shown
+from .folders import writable
 from .lines import say, told
 from .scaling import Scale, fold
 from .tables import shortened
@@ -65,7 +65,7 @@ def train(arguments: argparse.Namespace) -> int:
     targets = None if data.classes else Scale.standard(_as_columns(data.y[rows]))
     wide = features.needs_float64 or (targets is not None and targets.needs_float64)
     net = _network(arguments, data, len(rows), wide)
-    folder = _writable(arguments.out or f"{Path(data.name).stem}-model")
+    folder = writable(arguments.out or f"{Path(data.name).stem}-model", FILES)
     say("network", _described(net))
     y = data.y[rows] if targets is None else targets.apply(_as_columns(data.y[rows]), net.dtype)
     history, status = _fit(net, features.apply(data.X[rows], net.dtype), y, arguments)
@@ -92,20 +92,6 @@ def _say_what_is_untested(data: Dataset, held_out: numpy.ndarray) -> None:
     never = [name for k, name in enumerate(data.classes or []) if k not in tested]
     if never:
         say("", f"trained on but never tested, for want of rows: {shortened(never)}")
-
-
-def _writable(folder: str) -> Path:
-    """Return the folder for the results, made, and tried before time goes into training."""
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
-    except OSError as error:
-        raise InvalidValue(f"--out {folder}: no file can be written there ({error.strerror}); name another") from error
-    taken = [name for name in FILES if (path / name).is_dir()]
-    if taken:
-        raise InvalidValue(f"--out {folder}: {taken[0]} is a folder there, and a file is to be written; name another")
-    return path
 
 
 def _network(arguments: argparse.Namespace, data: Dataset, rows: int, wide: bool) -> Network:
