@@ -16,7 +16,9 @@ from typing import Any
 ENVIRONMENT = ("CUPY_CACHE_DIR", "GPUBACKPROP_CACHE_DIR")  # of what is compiled and chosen
 
 
-def seconds_of_a_new_process(backend: str, sizes: tuple[int, ...], rows: int, cache: Path | None = None) -> dict[str, float]:
+def seconds_of_a_new_process(
+    backend: str, sizes: tuple[int, ...], rows: int, cache: Path | None = None
+) -> dict[str, float]:
     """Return the seconds of the import, with all that it imports, and of what follows up to the end of a step.
 
     Args:

@@ -21,9 +21,11 @@ import figures
 import machine
 from measuring import Plan
 from peers import release
+from workloads import ON_CUDA_ALONE, SUITE
 
 import gpubackprop as gb
 
+QUICK_REGIMES = ("tiny", "small")
 SKIPPED = pytest.StashKey[list[dict[str, str]]]()
 
 
@@ -66,6 +68,16 @@ def backend(request: pytest.FixtureRequest) -> str:
     """Where a benchmark runs; it is skipped where that is not usable."""
     if request.param == "cuda" and (reason := gb.why_no_cuda()):
         pytest.skip(reason)
+    return request.param
+
+
+@pytest.fixture(params=SUITE)
+def regime(request: pytest.FixtureRequest, plan: Plan, backend: str) -> str:
+    """Of a workload of the suite; it is skipped where it would take too long."""
+    if not plan.smoke and backend == "numpy" and request.param in ON_CUDA_ALONE:
+        pytest.skip("a CPU takes seconds for a step")
+    if plan.quick and not plan.smoke and request.param not in QUICK_REGIMES:
+        pytest.skip("not of a quick run")
     return request.param
 
 
