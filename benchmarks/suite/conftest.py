@@ -26,6 +26,7 @@ from workloads import ON_CUDA_ALONE, SUITE
 import gpubackprop as gb
 
 QUICK_REGIMES = ("tiny", "small")
+LOAD = pytest.StashKey[float | None]()
 SKIPPED = pytest.StashKey[list[dict[str, str]]]()
 
 
@@ -39,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Measure only where that is asked for."""
     config.addinivalue_line("markers", "gpu: needs a CUDA device; run with `pytest -m gpu --require cuda`")
     config.pluginmanager.register(_Skipped(config), "skipped benchmarks")
+    config.stash[LOAD] = machine.load()
     option = config.option
     if not (option.benchmark_only or option.benchmark_enable):
         option.benchmark_disable = True
@@ -91,7 +93,7 @@ def swept(plan: Plan) -> Iterator[None]:
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Say what it ran on."""
-    machine.describe(machine_info)
+    machine.describe(machine_info, config.stash[LOAD])
 
 
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]) -> None:
