@@ -46,7 +46,7 @@ class Arrays:
         elements: of each array.
     """
 
-    def __init__(self, backend: CudaBackend, storage: str, elements: int) -> None:
+    def __init__(self, backend: Any, storage: str, elements: int) -> None:
         self.backend, self.storage, self.elements = backend, storage, elements
         T = "float32" if storage == "uint16" else storage
         normal = numpy.random.default_rng(0).normal(size=2**16)
@@ -105,6 +105,7 @@ def copy_case(m: Arrays) -> Case:
 
 
 def forward_case(m: Arrays, row: Activation, keeps_z: bool, masked: bool = False, cols: int = COLS) -> Case:
+    """Return a layer after its product: bias, activation, and the mask of dropout."""
     z, b = m.matrix(m.z, cols), m.b[:cols]
     a = m.matrix(m.out, cols) if keeps_z else z
     mask, h = (m.matrix(m.mask, cols), m.matrix(m.h, cols)) if masked else (None, a)
@@ -129,6 +130,7 @@ def _delta(m: Arrays) -> Iterator[Case]:
 
 
 def delta_case(m: Arrays, row: Activation, masked: bool) -> Case:
+    """Return δ after its product, with the derivative of an activation and ∂b."""
     delta, z, a = m.matrix(m.delta), m.matrix(m.normal), m.matrix(m.a)
     mask = m.matrix(m.mask) if masked else None
     used = [x for name, x in (("z", z), ("a", a)) if name in row.backward.inputs]
@@ -152,6 +154,7 @@ def _output_rows(m: Arrays) -> Iterator[Case]:
 
 
 def output_case(m: Arrays, kernel: str, loss: Loss, row: Activation, cols: int) -> Case:
+    """Return a loss with δ and ∂b of an output activation."""
     y, a, delta, db = m.matrix(m.y, cols), m.matrix(m.a, cols), m.matrix(m.out, cols), m.db[:cols]
     z = m.matrix(m.normal, cols) if loss.fits(row) else a  # as a network has it
     moved = (y, a, delta, db, m.value, *((z,) if loss.fits(row) else ()))
@@ -171,6 +174,7 @@ def _update(m: Arrays) -> Iterator[Case]:
 
 
 def update_case(m: Arrays, optimizer: Optimizer, formula: str) -> Case:
+    """Return the step of an optimizer over all parameters."""
     n, theta, g = m.elements, m.theta, m.g
     hyper = m.backend.asarray(numpy.array(list(optimizer.hyper(1).values())), str(theta.dtype))
     slots = m.slots[: len(optimizer.slots)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import numpy
@@ -15,11 +16,17 @@ from gpubackprop.backends import threads
 PRIVATE = ("node",)  # of what pytest-benchmark tells: the name of the computer
 
 
-def describe(machine: dict[str, Any]) -> None:
+def load() -> float | None:
+    """Return how many processes the cores were busy with in the last minute, None where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def describe(machine: dict[str, Any], load_before: float | None) -> None:
     """Add what matters here to what pytest-benchmark tells of a machine, and take out what is nobody's business.
 
     Args:
         machine: changed in place; values are None where there is no such thing, "no_cuda" says why.
+        load_before: what `load` returned before the first benchmark: of a busy machine no time can be trusted.
     """
     for name in PRIVATE:
         machine.pop(name, None)
@@ -37,6 +44,7 @@ def describe(machine: dict[str, Any]) -> None:
         "cuda": gpu.get("cuda_runtime"),
         "cupy": gpu.get("cupy"),
         "no_cuda": reason,
+        "load_before": load_before,
         "gpubackprop": gpubackprop.__version__,
         "numpy": numpy.__version__,
     }

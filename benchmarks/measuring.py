@@ -1,4 +1,4 @@
-"""How the suite measures: contenders in rounds for the ratios, then ours again for pytest-benchmark's own statistics."""
+"""How the suite measures: contenders in rounds for the ratios, then ours again for pytest-benchmark's statistics."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The single operations of the benchmark suite: every row of the activations, losses and optimizers, without products."""
+"""The single operations of the benchmark suite: every row of activations, losses and optimizers, without products."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from kernel_runs import COLS, SMALL, Arrays, Case, WithoutProducts, delta_case, forward_case, output_case, update_case
@@ -38,17 +39,18 @@ class Operation(NamedTuple):
 def operations() -> Iterator[Operation]:
     """Yield an operation for every row, and for every activation of hidden layers that of its derivative."""
     for name, row in ACTIVATIONS.items():
-        yield Operation("activation", name, lambda m, row=row: forward_case(m, row, row.needs_z or row.rowwise))
+        keeps_z = row.needs_z or row.rowwise
+        yield Operation("activation", name, partial(forward_case, row=row, keeps_z=keeps_z))
         if not row.rowwise:
-            yield Operation("activation", f"{name}, derivative", lambda m, row=row: delta_case(m, row, False))
+            yield Operation("activation", f"{name}, derivative", partial(delta_case, row=row, masked=False))
     for name, loss in LOSSES.items():
         row = loss.canonical or identity
-        yield Operation("loss", name, lambda m, loss=loss, row=row: output_case(m, "output", loss, row, COLS))
+        yield Operation("loss", name, partial(output_case, kernel="output", loss=loss, row=row, cols=COLS))
     for name, rule in OPTIMIZERS.items():
-        yield Operation("optimizer", name, lambda m, rule=rule, name=name: update_case(m, rule(SMALL), name))
+        yield Operation("optimizer", name, partial(update_case, optimizer=rule(SMALL), formula=name))
 
 
-def without_benchmark(benched: Iterator[tuple[str, str]]) -> list[str]:
+def without_benchmark(benched: Iterable[tuple[str, str]]) -> list[str]:
     """Return the rows of all tables that have no benchmark.
 
     Args:

@@ -13,9 +13,9 @@ from workloads import LOSS_BOUNDS, Contender, Workload, data_of, largest_differe
 
 WARM_UP = {"cuda": 3, "cpu": 1}  # epochs: on a device one is run, one recorded, one replayed
 TURN_SECONDS = 0.02  # at least
-# Threads of a pool wait for more work by spinning: PyTorch's product of 784-128-10 took up to twice as long right after
-# NumPy's on two threads.
-PAUSE = 0.05  # seconds between turns on a CPU
+# Between turns on a CPU: threads of OpenBLAS and OpenMP that have nothing to do go on spinning for a while, and whoever
+# comes next would share the cores with them. With one of two cores busy a step on two threads takes many times as long.
+PAUSE = 0.05
 Clock = Callable[[], float]
 
 

@@ -1,4 +1,4 @@
-"""scikit-learn's MLPClassifier taking the same steps, epochs and predictions, in float32. Imported where it is asked."""
+"""scikit-learn's MLPClassifier taking the same steps, epochs and predictions. It is imported where it is asked for."""
 
 from __future__ import annotations
 

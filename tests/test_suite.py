@@ -246,10 +246,11 @@ def test_what_is_missing_is_found(missing: str) -> None:
 
 def test_machine() -> None:
     told: dict[str, Any] = {"node": "a name", "cpu": {"brand_raw": "A CPU"}, "system": "Linux"}
-    machine.describe(told)
+    machine.describe(told, 0.5)
     assert "node" not in told
     assert (told["cpu"], told["gpubackprop"], told["system"]) == ("A CPU", gb.__version__, "Linux")
     assert told["cores"] >= 1
+    assert told["load_before"] == 0.5
     assert (told["gpu"] is None) == (told["no_cuda"] is not None) == (gb.why_no_cuda() is not None)
     json.dumps(told, allow_nan=False)
 

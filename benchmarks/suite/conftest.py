@@ -21,9 +21,12 @@ import figures
 import machine
 from measuring import Plan
 from peers import release
+from workloads import ON_CUDA_ALONE, SUITE
 
 import gpubackprop as gb
 
+QUICK_REGIMES = ("tiny", "small")
+LOAD = pytest.StashKey[float | None]()
 SKIPPED = pytest.StashKey[list[dict[str, str]]]()
 
 
@@ -37,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Measure only where that is asked for."""
     config.addinivalue_line("markers", "gpu: needs a CUDA device; run with `pytest -m gpu --require cuda`")
     config.pluginmanager.register(_Skipped(config), "skipped benchmarks")
+    config.stash[LOAD] = machine.load()
     option = config.option
     if not (option.benchmark_only or option.benchmark_enable):
         option.benchmark_disable = True
@@ -69,6 +73,16 @@ def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture(params=SUITE)
+def regime(request: pytest.FixtureRequest, plan: Plan, backend: str) -> str:
+    """Of a workload of the suite; it is skipped where it would take too long."""
+    if not plan.smoke and backend == "numpy" and request.param in ON_CUDA_ALONE:
+        pytest.skip("a CPU takes seconds for a step")
+    if plan.quick and not plan.smoke and request.param not in QUICK_REGIMES:
+        pytest.skip("not of a quick run")
+    return request.param
+
+
 @pytest.fixture(autouse=True)
 def swept(plan: Plan) -> Iterator[None]:
     """Afterwards nothing of a benchmark is left in memory."""
@@ -79,7 +93,7 @@ def swept(plan: Plan) -> Iterator[None]:
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Say what it ran on."""
-    machine.describe(machine_info)
+    machine.describe(machine_info, config.stash[LOAD])
 
 
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from measuring import Plan, measured
 from own_passes import Epochs
 from sklearn_peers import SklearnEpochs
 from torch_peers import TorchEpochs
-from workloads import EPOCH_BATCHES, EPOCHS, suite_workload
+from workloads import EPOCH_BATCHES, EPOCHS, Contender, suite_workload
 
 CALLED_FOR = 2  # epochs of a call of `fit` at least, where the data are not sent
 
@@ -17,7 +17,7 @@ CALLED_FOR = 2  # epochs of a call of `fit` at least, where the data are not sen
 @pytest.mark.parametrize("regime", EPOCHS)
 def test_epoch(benchmark: Any, plan: Plan, backend: str, regime: str) -> None:
     workload = suite_workload(regime, "Adam", backend, epochs=True, smoke=plan.smoke)
-    contenders = [Epochs(backend), TorchEpochs(workload.device), SklearnEpochs()]
+    contenders: list[Contender] = [Epochs(backend), TorchEpochs(workload.device), SklearnEpochs()]
     flops = EPOCH_BATCHES * workload.flops
     measured(benchmark, plan, "epoch", workload, backend, contenders, flops=flops, epoch=CALLED_FOR)
 
@@ -25,6 +25,6 @@ def test_epoch(benchmark: Any, plan: Plan, backend: str, regime: str) -> None:
 @pytest.mark.parametrize("regime", EPOCHS)
 def test_epoch_with_transfer(benchmark: Any, plan: Plan, backend: str, regime: str) -> None:
     workload = suite_workload(regime, "Adam", backend, epochs=True, smoke=plan.smoke)
-    contenders = [Epochs(backend, transfer=True)]
+    contenders: list[Contender] = [Epochs(backend, transfer=True)]
     flops = EPOCH_BATCHES * workload.flops
     measured(benchmark, plan, "epoch with transfer", workload, backend, contenders, flops=flops, epoch=1)

@@ -9,21 +9,14 @@ from measuring import Plan, measured
 from own_passes import breakdown
 from own_steps import BareProducts, Ours
 from peers import peers_of_steps
-from workloads import ON_CUDA_ALONE, SUITE, suite_workload
-
-QUICK = ("tiny", "small")
+from workloads import Contender, suite_workload
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
-@pytest.mark.parametrize("regime", SUITE)
 def test_step(benchmark: Any, plan: Plan, backend: str, regime: str, optimizer: str) -> None:
-    if not plan.smoke and backend == "numpy" and regime in ON_CUDA_ALONE:
-        pytest.skip("a CPU takes seconds for a step")
-    if plan.quick and regime not in QUICK:
-        pytest.skip("not of a quick run")
     workload = suite_workload(regime, optimizer, backend, smoke=plan.smoke)
     ours = Ours(backend)
-    contenders = [ours, BareProducts(backend), *peers_of_steps(backend, plan.smoke or plan.quick)]
+    contenders: list[Contender] = [ours, BareProducts(backend), *peers_of_steps(backend, plan.smoke or plan.quick)]
     entry = measured(benchmark, plan, "step", workload, backend, contenders)[0]
     if parts := breakdown(ours, entry.steps, plan.rounds):
         benchmark.extra_info["breakdown"] = parts
