@@ -93,7 +93,8 @@ def alone(plan: Plan, request: pytest.FixtureRequest) -> Iterator[None]:
     if plan.smoke:
         return
     release()
-    if others is not None:
+    measured = request.node.funcargs.get("benchmark")
+    if others is not None and measured is not None and measured.stats:
         share = ((machine.seconds_of_others() or others) - others) / (time.perf_counter() - begin)
         if share > DISTURBANCE:
             request.config.stash[DISTURBED][request.node.name] = share
