@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -16,17 +17,25 @@ from gpubackprop.backends import threads
 PRIVATE = ("node",)  # of what pytest-benchmark tells: the name of the computer
 
 
-def load() -> float | None:
-    """Return how many processes the cores were busy with in the last minute, None where the system does not tell."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+def seconds_of_others() -> float | None:
+    """Return the seconds that the cores have worked for other processes than this and its children.
+
+    Returns:
+        Seconds since the machine was started, less what this process used; None where the system does not tell.
+    """
+    try:
+        used = [int(ticks) for ticks in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:4]]
+    except (OSError, ValueError):
+        return None
+    own = os.times()
+    return sum(used) / os.sysconf("SC_CLK_TCK") - (own.user + own.system + own.children_user + own.children_system)
 
 
-def describe(machine: dict[str, Any], load_before: float | None) -> None:
+def describe(machine: dict[str, Any]) -> None:
     """Add what matters here to what pytest-benchmark tells of a machine, and take out what is nobody's business.
 
     Args:
         machine: changed in place; values are None where there is no such thing, "no_cuda" says why.
-        load_before: what `load` returned before the first benchmark: of a busy machine no time can be trusted.
     """
     for name in PRIVATE:
         machine.pop(name, None)
@@ -44,7 +53,6 @@ def describe(machine: dict[str, Any], load_before: float | None) -> None:
         "cuda": gpu.get("cuda_runtime"),
         "cupy": gpu.get("cupy"),
         "no_cuda": reason,
-        "load_before": load_before,
         "gpubackprop": gpubackprop.__version__,
         "numpy": numpy.__version__,
     }

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -246,13 +247,23 @@ def test_what_is_missing_is_found(missing: str) -> None:
 
 def test_machine() -> None:
     told: dict[str, Any] = {"node": "a name", "cpu": {"brand_raw": "A CPU"}, "system": "Linux"}
-    machine.describe(told, 0.5)
+    machine.describe(told)
     assert "node" not in told
     assert (told["cpu"], told["gpubackprop"], told["system"]) == ("A CPU", gb.__version__, "Linux")
     assert told["cores"] >= 1
-    assert told["load_before"] == 0.5
     assert (told["gpu"] is None) == (told["no_cuda"] is not None) == (gb.why_no_cuda() is not None)
     json.dumps(told, allow_nan=False)
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the system does not tell")
+def test_the_work_of_other_processes_is_seen() -> None:
+    """Of one that works for a second, which is no child of this: its parent is another that does not wait for it."""
+    work = "import time; end = time.time() + 1\nwhile time.time() < end: pass"
+    start = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {work!r}])"
+    before = machine.seconds_of_others()
+    subprocess.run([sys.executable, "-c", start], check=True)
+    time.sleep(2)
+    assert machine.seconds_of_others() - before > 0.3
 
 
 def test_memory_is_what_is_predicted() -> None:
@@ -338,5 +349,6 @@ def test_a_run_writes_times_skips_and_the_machine(tmp_path: Path) -> None:
     skipped = {entry["name"]: entry["reason"] for entry in report["skipped"]}
     assert skipped["test_scaling.py::test_growth[numpy-rows-64]"] == "not of a quick run"
     assert "CUDA" in skipped["test_startup.py::test_startup[cuda-import]"] or gb.why_no_cuda() is None
+    assert set(report["disturbed"]) <= set(benchmarks)
     assert report["machine_info"]["gpubackprop"] == gb.__version__
     assert "node" not in report["machine_info"]

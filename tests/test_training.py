@@ -662,3 +662,25 @@ def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it() -> None:
 def test_training_without_a_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     assert len(gb.fit(_net(), *_data(), epochs=2).loss) == 2
+
+
+def test_an_epoch_costs_the_same_however_many_there_were() -> None:
+    """The calls of Python within an epoch, counted: as many in the 500th as in the tenth."""
+    net = gb.Network([3, 4, 2], backend="numpy")
+    X, Y = numpy.ones((64, 3)), numpy.ones((64, 2))
+    calls, counted = 0, {}
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += 1
+
+    def at_the_end(net: gb.Network, history: gb.History) -> None:
+        nonlocal calls
+        counted[len(history.loss)], calls = calls, 0
+
+    sys.setprofile(count)
+    try:
+        gb.fit(net, X, Y, epochs=500, batch_size=16, tol=None, validation_data=(X, Y), callbacks=[at_the_end])
+    finally:
+        sys.setprofile(None)
+    assert counted[10] == counted[500] > 10

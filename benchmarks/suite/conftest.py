@@ -8,6 +8,7 @@ Without --benchmark-only, as in a run of all tests, every benchmark is tried onc
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from workloads import ON_CUDA_ALONE, SUITE
 import gpubackprop as gb
 
 QUICK_REGIMES = ("tiny", "small")
-LOAD = pytest.StashKey[float | None]()
+DISTURBED = pytest.StashKey[dict[str, float]]()
+DISTURBANCE = 0.1  # of one core, by other processes: more may make two threads many times as slow
 SKIPPED = pytest.StashKey[list[dict[str, str]]]()
 
 
@@ -40,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Measure only where that is asked for."""
     config.addinivalue_line("markers", "gpu: needs a CUDA device; run with `pytest -m gpu --require cuda`")
     config.pluginmanager.register(_Skipped(config), "skipped benchmarks")
-    config.stash[LOAD] = machine.load()
+    config.stash[DISTURBED] = {}
     option = config.option
     if not (option.benchmark_only or option.benchmark_enable):
         option.benchmark_disable = True
@@ -84,16 +86,23 @@ def regime(request: pytest.FixtureRequest, plan: Plan, backend: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def swept(plan: Plan) -> Iterator[None]:
-    """Afterwards nothing of a benchmark is left in memory."""
+def alone(plan: Plan, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Afterwards nothing of a benchmark is left in memory, and it is known whether the machine did something else."""
+    begin, others = time.perf_counter(), machine.seconds_of_others()
     yield
-    if not plan.smoke:
-        release()
+    if plan.smoke:
+        return
+    release()
+    measured = request.node.funcargs.get("benchmark")
+    if others is not None and measured is not None and measured.stats:
+        share = ((machine.seconds_of_others() or others) - others) / (time.perf_counter() - begin)
+        if share > DISTURBANCE:
+            request.config.stash[DISTURBED][request.node.name] = share
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Say what it ran on."""
-    machine.describe(machine_info, config.stash[LOAD])
+    machine.describe(machine_info)
 
 
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]) -> None:
@@ -101,3 +110,10 @@ def pytest_benchmark_update_json(config: pytest.Config, benchmarks: list[Any], o
     wrong = {b["name"]: found for b in output_json["benchmarks"] if (found := figures.problems(b["extra_info"]))}
     assert wrong == {}
     output_json["skipped"] = config.stash[SKIPPED]
+    output_json["disturbed"] = config.stash[DISTURBED]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Name the benchmarks whose times cannot be trusted."""
+    for name, share in config.stash[DISTURBED].items():
+        terminalreporter.write_line(f"DISTURBED {name}: meanwhile others kept {share:.2f} cores busy")
