@@ -98,6 +98,7 @@ class Run:
         try:
             yield
         except Exception:
+            self.net.backend.join()  # what runs beside may be changing them
             self.net.theta[...] = self.before
             raise
 

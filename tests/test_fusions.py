@@ -21,7 +21,9 @@ from gpubackprop.activations import ACTIVATIONS
 from gpubackprop.backends import clock, devices, fusions
 from gpubackprop.backends.choices import Choices
 from gpubackprop.backends.cublaslt import EPILOGUES, Plan
+from gpubackprop.backends.cuda import CudaBackend
 from gpubackprop.backends.products import Epilogue, Products
+from gpubackprop.errors import CudaLibraryError
 from gpubackprop.optimizers import SGD
 from gpubackprop.workspace import Workspace
 
@@ -65,6 +67,13 @@ def _taken(net: gb.Network) -> dict[str, set[str]]:
     for key, way in net.backend.choices.items():
         found.setdefault(" ".join(key.split()[:2]), set()).add(way)
     return found
+
+
+def _clock(cupy: Any) -> clock.Clock:
+    """A clock that knows of no choice and keeps none."""
+    choices = Choices("none")
+    choices.get, choices.keep = lambda key: None, lambda key, value: None  # type: ignore[method-assign]
+    return clock.Clock(cupy, choices)
 
 
 # -- epilogues ---------------------------------------------------------------------------------------------------------
@@ -138,6 +147,16 @@ def test_what_the_library_refuses_is_not_fused(graphs: Any, monkeypatch: pytest.
     assert _taken(net) == {"forward bias": {"plain"}, "forward gelu_aux_bias": {"fused"}, "delta gelu": {"plain"}}
 
 
+def test_what_the_library_refuses_for_its_alignment_is_not_fused(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven rows of five examples' features are 140 bytes: the second part of the rows is aligned to 4 of them."""
+    monkeypatch.setattr(clock, "MARGIN", FUSED)
+    net, reference = (gb.Network([5, 8], output_activation="relu", backend=name) for name in ("cuda", "numpy"))
+    net.backend.products._library._functions.aligned_operands = 16
+    outputs = net.predict(X[:14, :5], batch_size=7)
+    np.testing.assert_allclose(outputs, reference.predict(X[:14, :5]), rtol=1e-5, atol=1e-6)
+    assert sorted(net.backend.choices.values()) == ["fused", "plain"]
+
+
 def test_no_row_without_an_epilogue_says_it_has_one() -> None:
     assert {name: row.epilogue for name, row in ACTIVATIONS.items() if row.epilogue} == {
         "identity": "identity",
@@ -174,11 +193,39 @@ def test_the_faster_way_is_taken_and_kept(graphs: Any, monkeypatch: pytest.Monke
 def test_another_way_has_to_be_clearly_faster(factor: float, way: str, graphs: Any, monkeypatch: Any) -> None:
     times = iter([1.0] * clock.ROUNDS + [factor] * clock.ROUNDS)
     monkeypatch.setattr(graphs.cuda, "get_elapsed_time", lambda start, stop: next(times))
-    choices = Choices("none")
-    choices.get, choices.keep = lambda key: None, lambda key, value: None  # type: ignore[method-assign]
-    made = clock.Clock(graphs, choices)
+    made = _clock(graphs)
     ways = {"plain": lambda: None, "fused": lambda: None}
     assert [made.fastest(("a",), ways) for _ in range(2)] == [way, way]
+
+
+def test_threads_take_the_same_way(graphs: Any) -> None:
+    """The second asks while the first measures; each clock would say something else."""
+    faster, measured = iter([2.0, 0.5]), threading.Barrier(2)
+    made, taken = _clock(graphs), []
+
+    def time_of(way: Callable[[], None]) -> float:
+        way()
+        return 1.0 if way is ways["plain"] else next(faster)
+
+    def work() -> None:
+        measured.wait()
+        taken.append(made.fastest(("a",), ways))
+
+    made._time = time_of  # type: ignore[method-assign]
+    ways = {"plain": lambda: time.sleep(0.05), "fused": lambda: None}
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert taken == ["plain", "plain"]
+
+
+def test_a_way_may_ask_the_clock_itself(graphs: Any) -> None:
+    made = _clock(graphs)
+    inner = {"only": lambda: None}
+    assert made.fastest(("a",), {"plain": lambda: None, "fused": lambda: made.fastest(("b",), inner)}) == "plain"
+    assert made.taken == {("a",): "plain", ("b",): "only"}
 
 
 def test_a_z_that_is_needed_later_is_written(graphs: Any) -> None:
@@ -309,6 +356,24 @@ def test_the_last_gradient_need_not_run_beside(graphs: Any) -> None:
     backend.put(out, out)
     with pytest.raises(fake_cupy.Unordered):
         backend.put(W, out)
+
+
+def test_a_step_that_fails_is_undone_after_what_runs_beside_it(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W_3 and W_2 are being updated on the other stream when the first layer's product fails."""
+    monkeypatch.setattr(clock, "MARGIN", FUSED)
+    weight_gradient = CudaBackend.weight_gradient
+
+    def fails(self: Any, h: Any, delta: Any, dW: Any, scale: Any = None, beside: bool = True) -> None:
+        if not beside:
+            raise CudaLibraryError("it cannot be launched")
+        weight_gradient(self, h, delta, dW, scale, beside)
+
+    monkeypatch.setattr(CudaBackend, "weight_gradient", fails)
+    net = _network("tanh", "cuda")
+    before = net.theta.get()
+    with pytest.raises(CudaLibraryError, match="it cannot be launched"):
+        gb.fit(net, X, Y, optimizer=SGD(0.1), epochs=1)
+    assert net.theta.get().tobytes() == before.tobytes()
 
 
 # -- is a step folded into the products --------------------------------------------------------------------------------
