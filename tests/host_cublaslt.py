@@ -109,10 +109,8 @@ class HostLibrary:
         assert workspace.value and size.value <= 32 * 2**20
         assert stream.value == (fake_cupy.state.stream.ptr or None)
         assert (C.value, C_layout.value) == (D.value, D_layout.value)
-        about, out = (
-            dict(self.objects[operation.value]),
-            self.objects[D_layout.value],
-        )  # a launch takes them as they are
+        about = dict(self.objects[operation.value])  # a launch takes it as it is then
+        out = self.objects[D_layout.value]
         self._check(about, out)
         a, b = self._memory(A, A_layout), self._memory(B, B_layout)
         target, scalars = self._memory(D, D_layout), self._scalars(about, alpha, beta)

@@ -398,15 +398,15 @@ def test_both_ways_to_step_come_to_the_same(graphs: Any) -> None:
     """What is timed is a step: of a gradient that is not zero, by the rate of its scale."""
     backend = _network("tanh", "cuda").backend
     for momentum in (0.0, 0.9):
-        made = [fusions.Fold(backend, SGD(1e-3, momentum=momentum), SHAPES, 5, "float32") for _ in range(2)]
-        for fold in made:
-            fold._hyper[...] = 1e-3
-            fold._scale[...] = backend.asarray([-1e-3, momentum or 1.0], "float32")
-            for hT, delta in fold._operands:
+        made = [fusions.Trial(backend, SGD(1e-3, momentum=momentum), SHAPES, 5, "float32") for _ in range(2)]
+        for trial in made:
+            trial._hyper[...] = 1e-3
+            trial._scale[...] = backend.asarray([-1e-3, momentum or 1.0], "float32")
+            for hT, delta in trial._operands:
                 hT[...], delta[...] = 0.5, 2.0
         made[0].plain()
         made[1].folded()
-        used = [fold._views(fold._theta) for fold in made]
+        used = [trial._views(trial._theta) for trial in made]
         for plain, folded in zip(*used, strict=True):
             np.testing.assert_allclose(folded.get(), plain.get(), rtol=1e-6)
             np.testing.assert_allclose(plain.get(), -1e-3 * 5, rtol=1e-6)
@@ -425,22 +425,10 @@ def test_nothing_is_folded_without_the_library_or_without_memory(graphs: Any, mo
 
 
 def _folded_step(net: gb.Network, ws: Any, scale: Any) -> None:
-    """Equations 1 to 8, with 7 in the products of 5 and 8 in the sums of 6: W_l is read before it is changed."""
-    backend, L = net.backend, len(net.parameters)
-    for (W, _), operand in zip(net.parameters, net._operands, strict=True):
-        backend.narrow(W, operand)
+    """Equations 1 to 8, with 7 in the products of 5 and 8 in the sums of 6."""
+    net._narrowed()
     net._forward(ws)
-    backend.output_delta(
-        net.loss, net.activations[-1], ws.y, ws.z[L], ws.a[L], ws.weight, ws.delta[L], net.parameters[-1][1], ws.value,
-        scale,
-    )  # fmt: skip
-    for l in range(L, 0, -1):
-        if l > 1:
-            sigma, W, b = net.activations[l - 2], net._operands[l - 1], net.parameters[l - 2][1]
-            buffers = ws.mask[l - 1], ws.z[l - 1], ws.a[l - 1], ws.delta[l - 1]
-            backend.delta(sigma, ws.delta[l], W, *buffers, b, scale)
-        backend.weight_gradient(ws.h[l - 1], ws.delta[l], net.parameters[l - 1][0], scale, beside=l > 1)
-    backend.join()
+    net._backward(ws, net.parameters, scale)
 
 
 @pytest.mark.parametrize("margin", [PLAIN, FUSED])

@@ -337,7 +337,7 @@ class CudaBackend(NumpyBackend):
 
     @property
     def choices(self) -> dict[str, str]:
-        """What the clock took in this process, "plain" or "fused", by operation, function, sizes and types."""
+        """What the clock took in this process, "plain" or "fused", by operation, function, sizes, types, alignments."""
         taken = self.products.clock.taken if self.products else {}
         return {" ".join(map(str, key)): way for key, way in taken.items() if way in ("plain", "fused")}
 
@@ -348,7 +348,7 @@ class CudaBackend(NumpyBackend):
         """
         if self.products is None:
             return False
-        trial = functools.cache(partial(fusions.Fold, self, optimizer, shapes, rows, dtype))  # made if it is timed
+        trial = functools.cache(partial(fusions.Trial, self, optimizer, shapes, rows, dtype))  # made if it is timed
         key = ("fold", type(optimizer).__name__, len(optimizer.slots), tuple(shapes), rows, dtype)
         try:
             with self.running(0.0):

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from ..optimizers import Optimizer
     from .cuda import CudaBackend
 
-_APART = (
-    64  # elements: where a layer starts in memory that is timed is a multiple, so that none is less aligned than in θ
-)
+_APART = 64  # elements: a multiple of it is where a layer starts in memory that is timed, no less aligned than in θ
 _FORWARD = {"identity": "bias", "relu": "relu_bias", "gelu": "gelu_aux_bias"}
 
 
@@ -69,7 +67,7 @@ def _fits(z: Any) -> bool:
     return z.shape[1] % AUX_MULTIPLE == 0
 
 
-class Fold:
+class Trial:
     """A step's weight gradients and its update on memory of its own, in two ways: to be timed.
 
     Args:
