@@ -107,7 +107,7 @@ class NumpyBackend:
 
         Overflow and NaN are reported by whoever looks at the result, with the cause.
         """
-        with threads.for_products_of(flops), numpy.errstate(all="ignore"):
+        with self._tape.paused(), threads.for_products_of(flops), numpy.errstate(all="ignore"):
             yield
 
     def synchronize(self) -> None:
