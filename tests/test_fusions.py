@@ -424,6 +424,16 @@ def test_nothing_is_folded_without_the_library_or_without_memory(graphs: Any, mo
     assert not _network("tanh", "cuda").backend.folds(SGD(0.1), SHAPES, 5, "float32")
 
 
+def test_memory_is_predicted_without_a_measurement(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is taken of the device's memory, and nothing is timed."""
+    backend, taken = _network("tanh", "cuda").backend, []
+    monkeypatch.setattr(fake_cupy, "_aligned", lambda host: taken.append(host.nbytes) or host)
+    parameters = 4 * (7 * 16 + 17 * 3)
+    kept = 4 * parameters  # θ, its gradient, and what is gone back to after failure or divergence
+    assert gb.bytes_of_training((6, 16, 3), backend="cuda", batch_size=5) > kept
+    assert (taken, backend.choices) == ([], {})
+
+
 def _folded_step(net: gb.Network, ws: Any, scale: Any) -> None:
     """Equations 1 to 8, with 7 in the products of 5 and 8 in the sums of 6."""
     net._narrowed()
