@@ -1,5 +1,7 @@
 """What can be done in a product instead of in a kernel behind it; whether that is faster, the clock says.
 
+Not yet run on a device: there are no times of either way.
+
 The library has relu and gelu, the latter by tanh, but not in bfloat16: a bias and its gradient must be of the type of
 the result there. A step of gradient descent it can add to W_l with the product of equation 5.
 """
