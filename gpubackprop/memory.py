@@ -35,7 +35,7 @@ def bytes_of_training(
     Parameters, gradient, optimizer's state, the parameters that are kept in case training fails, and the buffers of a
     step count. The examples with their targets and order, which are the caller's or as large, and validation do not;
     nor do the blocks of the formulas' intermediate values (a few of 16,384 elements on the CPU) and, on CUDA, what the
-    libraries take for themselves.
+    libraries take for themselves. The gradient counts there, though a device that is faster so does without it.
 
     Args:
         sizes: units of every layer, (n_0, ..., n_L), inputs first.
@@ -115,6 +115,10 @@ class _Ledger:
 
     def zeros(self, shape: int | tuple[int, ...], dtype: str) -> Any:
         return _promise(shape if isinstance(shape, tuple) else (shape,), dtype, self.taken)
+
+    def folds(self, *step: Any) -> bool:
+        """Return whether an update is part of the products; False where only a measurement on the device would tell."""
+        return self._backend.name == "numpy" and self._backend.folds(*step)
 
     def narrow(self, x: Any, out: Any = None) -> Any:
         """Promise the copy in the type of storage, where that is another than the array's."""

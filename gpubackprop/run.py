@@ -73,7 +73,6 @@ class Run:
         self.rows = zeros(self.portion * N, "int64")
         self.hyper = zeros((self.portion, len(self._scalars(0))), dtype)
         self.first: Any = zeros((), "int64")
-        self.start = 0  # of the portion, in the order of the data
         self.losses, self.totals = zeros(steps, dtype), zeros(steps, dtype)
         figures = zeros((self.portion, 2), dtype)  # of each step: its loss, and the sum of its sample weights
         self.figures, self.values = figures, [[row[j : j + 1].reshape(()) for j in (0, 1)] for row in figures]
@@ -98,6 +97,7 @@ class Run:
         try:
             yield
         except Exception:
+            self.net.backend.join()  # what runs beside may be changing them
             self.net.theta[...] = self.before
             raise
 
@@ -157,7 +157,6 @@ class Run:
         if order is not None:
             self.rows = backend.put(self.rows, order[start : start + count * rows])
         self.hyper, self.first = backend.put(self.hyper, hyper), backend.put(self.first, self.t)
-        self.start = start
         if (count, rows) not in self.recordings:
             self.recordings[count, rows] = backend.record(functools.partial(self._steps, count, rows))
         self.recordings[count, rows]()
@@ -190,9 +189,9 @@ class Run:
             net._narrowed()
 
     def _batch(self, k: int, rows: int) -> list[Any]:
-        """Return the examples, targets and weights of a step: views of the data, or rows gathered from it."""
+        """Return the examples, targets and weights of a step: all of the data, or rows gathered from it."""
         if not self.gathers:
-            return [a if a is None else a[self.start : self.start + rows] for a in self.data]
+            return self.data
         batch = [a if a is None else a[:rows] for a in self.batch]
         for source, out in zip(self.data, batch, strict=True):
             if source is not None:

@@ -39,6 +39,7 @@ class State:
 
 
 state = State()
+ALIGNMENT = 512  # bytes, of CuPy's pool
 ERRORS = ("device_count_error", "product_error", "kernel_error")
 
 
@@ -143,6 +144,11 @@ class Order:
                     if low < end and start < high and (writing or wrote):
                         raise Unordered(f"streams {other} and {stream.ptr} go to the same memory, in no order")
                 self.accesses[low, high, stream.ptr, writing] = clock[stream.ptr]
+
+    def forget(self, memory: np.ndarray) -> None:
+        """Memory is handed out anew; what it was before is over, as CuPy's pool keeps that of each stream apart."""
+        low, high = memory.ctypes.data, memory.ctypes.data + memory.nbytes
+        self.accesses = {a: time for a, time in self.accesses.items() if a[1] <= low or high <= a[0]}
 
     def wait(self, stream: Stream, known: dict[int, int]) -> None:
         clock = self.clock(stream.ptr)
@@ -367,7 +373,20 @@ def _allocated(host: Any) -> ndarray:
     host = np.asarray(host)
     if host.nbytes > state.free:
         raise OutOfMemoryError(host.nbytes)
-    return ndarray(host)
+    own = _aligned(host)
+    state.order.forget(own)
+    return ndarray(own)
+
+
+def _aligned(host: np.ndarray) -> np.ndarray:
+    """Return a copy, in the order of its memory, that starts where CuPy's pool lets arrays start."""
+    memory = np.empty(host.nbytes + ALIGNMENT, "uint8")
+    start = -memory.ctypes.data % ALIGNMENT
+    flat = memory[start : start + host.nbytes].view(host.dtype)
+    columns_first = host.flags.f_contiguous and not host.flags.c_contiguous
+    own = flat.reshape(host.shape[::-1]).T if columns_first else flat.reshape(host.shape)
+    own[...] = host
+    return own
 
 
 def _mine(array: Any, name: str = "operand") -> np.ndarray:

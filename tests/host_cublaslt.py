@@ -24,6 +24,7 @@ NUMBERS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
 # cublasLtMatmulDescAttributes_t, cublasStatus_t
 POINTER_MODE, EPILOGUE, BIAS, AUX, AUX_LD = 2, 7, 8, 11, 12
 NOT_SUPPORTED = 15
+ALIGNMENT_A, ALIGNMENT_B = 5, 6  # cublasLtMatmulPreferenceAttributes_t
 
 
 def _value(argument: Any) -> Any:
@@ -38,6 +39,7 @@ class HostLibrary:
         self.objects: dict[int, dict[Any, Any]] = {}
         self.algorithms = 2
         self.epilogues = set(EPILOGUES.values())  # that it has
+        self.aligned_operands = 1  # bytes, that it wants for an epilogue
         self.products: list[tuple[tuple[int, int, int], bytes]] = []  # shape, and the algorithm
         self.epilogues_done: list[str] = []  # of each product
 
@@ -79,7 +81,9 @@ class HostLibrary:
         operation, preference, most, results, found = arguments[0], *arguments[-4:]
         assert handle.value == 77
         self._check(self.objects[operation.value], self.objects[arguments[4].value])
-        if self.objects[operation.value][EPILOGUE] not in self.epilogues:
+        epilogue, wants = self.objects[operation.value][EPILOGUE], self.objects[preference.value]
+        unaligned = min(wants[ALIGNMENT_A], wants[ALIGNMENT_B]) < self.aligned_operands
+        if epilogue not in self.epilogues or (unaligned and epilogue != EPILOGUES["default"]):
             return NOT_SUPPORTED
         assert fake_cupy.state.captured is None, "with some releases a heuristic fails inside a capture"
         assert self.objects[preference.value][1] == 32 * 2**20
@@ -105,10 +109,8 @@ class HostLibrary:
         assert workspace.value and size.value <= 32 * 2**20
         assert stream.value == (fake_cupy.state.stream.ptr or None)
         assert (C.value, C_layout.value) == (D.value, D_layout.value)
-        about, out = (
-            dict(self.objects[operation.value]),
-            self.objects[D_layout.value],
-        )  # a launch takes them as they are
+        about = dict(self.objects[operation.value])  # a launch takes it as it is then
+        out = self.objects[D_layout.value]
         self._check(about, out)
         a, b = self._memory(A, A_layout), self._memory(B, B_layout)
         target, scalars = self._memory(D, D_layout), self._scalars(about, alpha, beta)

@@ -21,7 +21,9 @@ from gpubackprop.activations import ACTIVATIONS
 from gpubackprop.backends import clock, devices, fusions
 from gpubackprop.backends.choices import Choices
 from gpubackprop.backends.cublaslt import EPILOGUES, Plan
+from gpubackprop.backends.cuda import CudaBackend
 from gpubackprop.backends.products import Epilogue, Products
+from gpubackprop.errors import CudaLibraryError
 from gpubackprop.optimizers import SGD
 from gpubackprop.workspace import Workspace
 
@@ -65,6 +67,13 @@ def _taken(net: gb.Network) -> dict[str, set[str]]:
     for key, way in net.backend.choices.items():
         found.setdefault(" ".join(key.split()[:2]), set()).add(way)
     return found
+
+
+def _clock(cupy: Any) -> clock.Clock:
+    """A clock that knows of no choice and keeps none."""
+    choices = Choices("none")
+    choices.get, choices.keep = lambda key: None, lambda key, value: None  # type: ignore[method-assign]
+    return clock.Clock(cupy, choices)
 
 
 # -- epilogues ---------------------------------------------------------------------------------------------------------
@@ -138,6 +147,16 @@ def test_what_the_library_refuses_is_not_fused(graphs: Any, monkeypatch: pytest.
     assert _taken(net) == {"forward bias": {"plain"}, "forward gelu_aux_bias": {"fused"}, "delta gelu": {"plain"}}
 
 
+def test_what_the_library_refuses_for_its_alignment_is_not_fused(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven rows of five examples' features are 140 bytes: the second part of the rows is aligned to 4 of them."""
+    monkeypatch.setattr(clock, "MARGIN", FUSED)
+    net, reference = (gb.Network([5, 8], output_activation="relu", backend=name) for name in ("cuda", "numpy"))
+    net.backend.products._library._functions.aligned_operands = 16
+    outputs = net.predict(X[:14, :5], batch_size=7)
+    np.testing.assert_allclose(outputs, reference.predict(X[:14, :5]), rtol=1e-5, atol=1e-6)
+    assert sorted(net.backend.choices.values()) == ["fused", "plain"]
+
+
 def test_no_row_without_an_epilogue_says_it_has_one() -> None:
     assert {name: row.epilogue for name, row in ACTIVATIONS.items() if row.epilogue} == {
         "identity": "identity",
@@ -174,11 +193,39 @@ def test_the_faster_way_is_taken_and_kept(graphs: Any, monkeypatch: pytest.Monke
 def test_another_way_has_to_be_clearly_faster(factor: float, way: str, graphs: Any, monkeypatch: Any) -> None:
     times = iter([1.0] * clock.ROUNDS + [factor] * clock.ROUNDS)
     monkeypatch.setattr(graphs.cuda, "get_elapsed_time", lambda start, stop: next(times))
-    choices = Choices("none")
-    choices.get, choices.keep = lambda key: None, lambda key, value: None  # type: ignore[method-assign]
-    made = clock.Clock(graphs, choices)
+    made = _clock(graphs)
     ways = {"plain": lambda: None, "fused": lambda: None}
     assert [made.fastest(("a",), ways) for _ in range(2)] == [way, way]
+
+
+def test_threads_take_the_same_way(graphs: Any) -> None:
+    """The second asks while the first measures; each clock would say something else."""
+    faster, measured = iter([2.0, 0.5]), threading.Barrier(2)
+    made, taken = _clock(graphs), []
+
+    def time_of(way: Callable[[], None]) -> float:
+        way()
+        return 1.0 if way is ways["plain"] else next(faster)
+
+    def work() -> None:
+        measured.wait()
+        taken.append(made.fastest(("a",), ways))
+
+    made._time = time_of  # type: ignore[method-assign]
+    ways = {"plain": lambda: time.sleep(0.05), "fused": lambda: None}
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert taken == ["plain", "plain"]
+
+
+def test_a_way_may_ask_the_clock_itself(graphs: Any) -> None:
+    made = _clock(graphs)
+    inner = {"only": lambda: None}
+    assert made.fastest(("a",), {"plain": lambda: None, "fused": lambda: made.fastest(("b",), inner)}) == "plain"
+    assert made.taken == {("a",): "plain", ("b",): "only"}
 
 
 def test_a_z_that_is_needed_later_is_written(graphs: Any) -> None:
@@ -311,6 +358,24 @@ def test_the_last_gradient_need_not_run_beside(graphs: Any) -> None:
         backend.put(W, out)
 
 
+def test_a_step_that_fails_is_undone_after_what_runs_beside_it(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W_3 and W_2 are being updated on the other stream when the first layer's product fails."""
+    monkeypatch.setattr(clock, "MARGIN", FUSED)
+    weight_gradient = CudaBackend.weight_gradient
+
+    def fails(self: Any, h: Any, delta: Any, dW: Any, scale: Any = None, beside: bool = True) -> None:
+        if not beside:
+            raise CudaLibraryError("it cannot be launched")
+        weight_gradient(self, h, delta, dW, scale, beside)
+
+    monkeypatch.setattr(CudaBackend, "weight_gradient", fails)
+    net = _network("tanh", "cuda")
+    before = net.theta.get()
+    with pytest.raises(CudaLibraryError, match="it cannot be launched"):
+        gb.fit(net, X, Y, optimizer=SGD(0.1), epochs=1)
+    assert net.theta.get().tobytes() == before.tobytes()
+
+
 # -- is a step folded into the products --------------------------------------------------------------------------------
 
 SHAPES = [(6, 16), (16, 3)]
@@ -333,15 +398,15 @@ def test_both_ways_to_step_come_to_the_same(graphs: Any) -> None:
     """What is timed is a step: of a gradient that is not zero, by the rate of its scale."""
     backend = _network("tanh", "cuda").backend
     for momentum in (0.0, 0.9):
-        made = [fusions.Fold(backend, SGD(1e-3, momentum=momentum), SHAPES, 5, "float32") for _ in range(2)]
-        for fold in made:
-            fold._hyper[...] = 1e-3
-            fold._scale[...] = backend.asarray([-1e-3, momentum or 1.0], "float32")
-            for hT, delta in fold._operands:
+        made = [fusions.Trial(backend, SGD(1e-3, momentum=momentum), SHAPES, 5, "float32") for _ in range(2)]
+        for trial in made:
+            trial._hyper[...] = 1e-3
+            trial._scale[...] = backend.asarray([-1e-3, momentum or 1.0], "float32")
+            for hT, delta in trial._operands:
                 hT[...], delta[...] = 0.5, 2.0
         made[0].plain()
         made[1].folded()
-        used = [fold._views(fold._theta) for fold in made]
+        used = [trial._views(trial._theta) for trial in made]
         for plain, folded in zip(*used, strict=True):
             np.testing.assert_allclose(folded.get(), plain.get(), rtol=1e-6)
             np.testing.assert_allclose(plain.get(), -1e-3 * 5, rtol=1e-6)
@@ -359,23 +424,21 @@ def test_nothing_is_folded_without_the_library_or_without_memory(graphs: Any, mo
     assert not _network("tanh", "cuda").backend.folds(SGD(0.1), SHAPES, 5, "float32")
 
 
+def test_memory_is_predicted_without_a_measurement(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is taken of the device's memory, and nothing is timed."""
+    backend, taken = _network("tanh", "cuda").backend, []
+    monkeypatch.setattr(fake_cupy, "_aligned", lambda host: taken.append(host.nbytes) or host)
+    parameters = 4 * (7 * 16 + 17 * 3)
+    kept = 4 * parameters  # θ, its gradient, and what is gone back to after failure or divergence
+    assert gb.bytes_of_training((6, 16, 3), backend="cuda", batch_size=5) > kept
+    assert (taken, backend.choices) == ([], {})
+
+
 def _folded_step(net: gb.Network, ws: Any, scale: Any) -> None:
-    """Equations 1 to 8, with 7 in the products of 5 and 8 in the sums of 6: W_l is read before it is changed."""
-    backend, L = net.backend, len(net.parameters)
-    for (W, _), operand in zip(net.parameters, net._operands, strict=True):
-        backend.narrow(W, operand)
+    """Equations 1 to 8, with 7 in the products of 5 and 8 in the sums of 6."""
+    net._narrowed()
     net._forward(ws)
-    backend.output_delta(
-        net.loss, net.activations[-1], ws.y, ws.z[L], ws.a[L], ws.weight, ws.delta[L], net.parameters[-1][1], ws.value,
-        scale,
-    )  # fmt: skip
-    for l in range(L, 0, -1):
-        if l > 1:
-            sigma, W, b = net.activations[l - 2], net._operands[l - 1], net.parameters[l - 2][1]
-            buffers = ws.mask[l - 1], ws.z[l - 1], ws.a[l - 1], ws.delta[l - 1]
-            backend.delta(sigma, ws.delta[l], W, *buffers, b, scale)
-        backend.weight_gradient(ws.h[l - 1], ws.delta[l], net.parameters[l - 1][0], scale, beside=l > 1)
-    backend.join()
+    net._backward(ws, net.parameters, scale)
 
 
 @pytest.mark.parametrize("margin", [PLAIN, FUSED])

@@ -469,7 +469,8 @@ def test_what_is_shown_and_written(script: Any, tmp_path: Path, capsys: Any) -> 
     assert "\n".join(step_rows.heading(report)) in shown
     assert report["constants"] == FIGURES
     assert set(report["choices"]) == {"float32", "tf32", "bfloat16"}
-    assert report["choices"]["float32"]["forward relu_bias 16 12 9 float32 float32"] == "plain"
+    aligned = (256, 256, 256, 16, 256)  # b_1 begins 12 · 9 · 4 bytes after W_1; what is not there is at 0
+    assert report["choices"]["float32"][f"forward relu_bias 16 12 9 float32 {aligned} float32"] == "plain"
     assert report["machine"]["device"] == "Stand-in GPU"
     assert "4.00 µs of the host" in shown
     assert [row["workload"] for row in report["workloads"]][-1] == "medium 8x2, N 16, Adam, float32"

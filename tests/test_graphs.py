@@ -163,6 +163,16 @@ def test_products_that_run_beside_each_other_have_workspaces_of_their_own(graphs
         _trained()
 
 
+def test_memory_that_is_handed_out_anew_has_no_past(graphs: Any) -> None:
+    x, other = graphs.zeros(4, "float32"), graphs.cuda.Stream(non_blocking=True)
+    with other:
+        fake_cupy.enqueue(lambda: None, writes=[x._host])
+    with pytest.raises(fake_cupy.Unordered):
+        x.get()
+    fake_cupy.state.order.forget(x._host[2:])  # of a part; all of it goes
+    x.get()
+
+
 def test_work_that_is_not_joined_is_no_graph(graphs: Any) -> None:
     first, beside = graphs.cuda.Stream(non_blocking=True), Beside(graphs)
     with first:
@@ -308,6 +318,19 @@ def test_a_choice_that_cannot_be_kept_is_made_again(monkeypatch: pytest.MonkeyPa
     choices.keep("a", "b")
     assert choices.get("a") == "b"
     assert Choices("device").get("a") is None
+
+
+def test_a_user_without_a_home_makes_choices_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home(*_: Any) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("GPUBACKPROP_CACHE_DIR", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    for _ in range(2):
+        choices = Choices("device")
+        assert choices.get("a") is None
+        choices.keep("a", "b")
+        assert choices.get("a") == "b"
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,15 @@ def test_predict_takes_memory_for_its_batch() -> None:
     )
 
 
+def test_the_largest_of_rows_is_found_in_blocks() -> None:
+    """Of few columns, which are copied to be searched: scratch memory stays below a block's, however many the rows."""
+    backend, z = NumpyBackend(), numpy.random.default_rng(0).normal(size=(20_000, 10))
+    row = numpy.empty((len(z), 1))
+    backend._row_maximum(z, row)
+    assert (row == z.max(axis=1, keepdims=True)).all()
+    assert max(block.size for block in backend._scratch.all()) <= backend.block < z.size
+
+
 # -- what is predicted -------------------------------------------------------------------------------------------------
 
 # Blocks of intermediate values: at most five of 64 or 128 kB on the CPU, and the row of ones; 5 % of what is measured

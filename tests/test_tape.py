@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -115,6 +116,29 @@ def test_work_that_fails_is_not_kept() -> None:
     record()
     record()
     assert not fails
+
+
+def test_what_interrupts_a_recording_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A signal handler that saves the network, and uses another one, in the midst of the first step."""
+    theta, losses = _trained()
+    delta, interrupted = NumpyBackend.delta, []
+
+    def interrupting(self: NumpyBackend, *arguments: Any) -> None:
+        if not interrupted:
+            interrupted.append(calls := self._tape.calls)
+            before = len(calls or [])
+            net = gb.Network([3, 2], backend="numpy")
+            net.save(tmp_path / "net.safetensors")
+            net.evaluate(numpy.ones((4, 3)), net.predict(numpy.ones((4, 3))))
+            assert self._tape.calls is calls
+            assert len(calls or []) == before
+        delta(self, *arguments)
+
+    monkeypatch.setattr(NumpyBackend, "delta", interrupting)
+    again, same = _trained()
+    assert interrupted[0] is not None
+    assert (again == theta).all()
+    assert losses == same
 
 
 def test_threads_record_apart() -> None:

@@ -22,8 +22,7 @@ class Choices:
     """
 
     def __init__(self, name: str) -> None:
-        folder = os.environ.get(ENVIRONMENT_VARIABLE) or Path.home() / ".cache" / "gpubackprop"
-        self._path = Path(folder) / f"{name}.json"
+        self._path = _folder() / f"{name}.json"
         self._table = self._read()
 
     def _read(self) -> dict[str, str]:
@@ -45,3 +44,12 @@ class Choices:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self._path) as file:
                 file.write(json.dumps(self._table, indent=1, sort_keys=True).encode())
+
+
+def _folder() -> Path:
+    """Return the folder of choices, for a user without a home one that cannot be."""
+    given = os.environ.get(ENVIRONMENT_VARIABLE)
+    try:
+        return Path(given) if given else Path.home() / ".cache" / "gpubackprop"
+    except RuntimeError:
+        return Path(os.devnull)

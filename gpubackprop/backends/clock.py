@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
@@ -31,6 +32,7 @@ class Clock:
     def __init__(self, xp: Any, choices: Choices) -> None:
         self._xp, self._choices = xp, choices
         self.taken: dict[tuple[Any, ...], str] = {}
+        self._lock = threading.RLock()  # a way may ask the clock about the products in it
 
     def fastest(self, key: tuple[Any, ...], ways: Mapping[str, Callable[[], None]]) -> str:
         """Return the name of a way: the first, unless another is clearly faster.
@@ -47,13 +49,18 @@ class Clock:
             CudaLibraryError: the first way cannot be gone; another that cannot is not taken.
         """
         if key not in self.taken:
-            name = "-".join(map(str, key))
-            taken = self._choices.get(name)
-            if taken is None or taken not in ways:
-                taken = self._measured(ways)
-                self._choices.keep(name, taken)
-            self.taken[key] = taken
+            with self._lock:  # threads that ask at the same time are given the same
+                if key not in self.taken:
+                    self.taken[key] = self._take("-".join(map(str, key)), ways)
         return self.taken[key]
+
+    def _take(self, name: str, ways: Mapping[str, Callable[[], None]]) -> str:
+        """Return the way that was taken before under a name, else the one that is faster now, and keep it."""
+        taken = self._choices.get(name)
+        if taken is None or taken not in ways:
+            taken = self._measured(ways)
+            self._choices.keep(name, taken)
+        return taken
 
     def _measured(self, ways: Mapping[str, Callable[[], None]]) -> str:
         taken, *others = ways

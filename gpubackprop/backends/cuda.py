@@ -16,7 +16,7 @@ from . import fusions, sources
 from .graphs import Beside, Recording
 from .kernels import ROWS_A_THREAD, Kernels, vector
 from .numpy import NumpyBackend
-from .products import Epilogue, Products
+from .products import Epilogue, Products, alignments
 from .sources import ADD, CAST, DROPOUT, GATHER, PENALTY, SUM_ROWS, Source
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class CudaBackend(NumpyBackend):
             plain()
             return
         fused = partial(self.products, h_below, W, a, epilogue=epilogue)
-        key = ("forward", epilogue.name, len(a), *W.shape, a.dtype)
+        key = ("forward", epilogue.name, len(a), *W.shape, a.dtype, alignments(h_below, W, a, epilogue))
         (fused if self._fuses(key, plain, fused) else plain)()
 
     def _forward(self, activation: Activation, h_below: Any, W: Any, b: Any, mask: Any, z: Any, a: Any, h: Any) -> None:
@@ -246,7 +246,8 @@ class CudaBackend(NumpyBackend):
             plain(db)
             return
         fused = partial(self._fused_delta, epilogue, delta_next, W_next, delta, scale)
-        key = ("delta", activation.epilogue, len(delta), *W_next.shape, delta.dtype, scale is not None)
+        aligned = alignments(delta_next, W_next, delta, epilogue)
+        key = ("delta", activation.epilogue, len(delta), *W_next.shape, delta.dtype, aligned, scale is not None)
         trial = db if scale is None else self._temporary("trial", db, db.shape)  # to db it is added once
         (fused if self._fuses(key, partial(plain, trial), partial(fused, trial)) else plain)(db)
 
@@ -336,7 +337,7 @@ class CudaBackend(NumpyBackend):
 
     @property
     def choices(self) -> dict[str, str]:
-        """What the clock took in this process, "plain" or "fused", by operation, function, sizes and types."""
+        """What the clock took in this process, "plain" or "fused", by operation, function, sizes, types, alignments."""
         taken = self.products.clock.taken if self.products else {}
         return {" ".join(map(str, key)): way for key, way in taken.items() if way in ("plain", "fused")}
 
@@ -347,7 +348,7 @@ class CudaBackend(NumpyBackend):
         """
         if self.products is None:
             return False
-        trial = functools.cache(partial(fusions.Fold, self, optimizer, shapes, rows, dtype))  # made if it is timed
+        trial = functools.cache(partial(fusions.Trial, self, optimizer, shapes, rows, dtype))  # made if it is timed
         key = ("fold", type(optimizer).__name__, len(optimizer.slots), tuple(shapes), rows, dtype)
         try:
             with self.running(0.0):

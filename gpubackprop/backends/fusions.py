@@ -1,5 +1,7 @@
 """What can be done in a product instead of in a kernel behind it; whether that is faster, the clock says.
 
+Not yet run on a device: there are no times of either way.
+
 The library has relu and gelu, the latter by tanh, but not in bfloat16: a bias and its gradient must be of the type of
 the result there. A step of gradient descent it can add to W_l with the product of equation 5.
 """
@@ -18,9 +20,7 @@ if TYPE_CHECKING:
     from ..optimizers import Optimizer
     from .cuda import CudaBackend
 
-_APART = (
-    64  # elements: where a layer starts in memory that is timed is a multiple, so that none is less aligned than in θ
-)
+_APART = 64  # elements: a multiple of it is where a layer starts in memory that is timed, no less aligned than in θ
 _FORWARD = {"identity": "bias", "relu": "relu_bias", "gelu": "gelu_aux_bias"}
 
 
@@ -69,7 +69,7 @@ def _fits(z: Any) -> bool:
     return z.shape[1] % AUX_MULTIPLE == 0
 
 
-class Fold:
+class Trial:
     """A step's weight gradients and its update on memory of its own, in two ways: to be timed.
 
     Args:

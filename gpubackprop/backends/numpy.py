@@ -107,7 +107,7 @@ class NumpyBackend:
 
         Overflow and NaN are reported by whoever looks at the result, with the cause.
         """
-        with threads.for_products_of(flops), numpy.errstate(all="ignore"):
+        with self._tape.paused(), threads.for_products_of(flops), numpy.errstate(all="ignore"):
             yield
 
     def synchronize(self) -> None:
@@ -444,9 +444,10 @@ class NumpyBackend:
         elif z.shape[1] > _FEW:
             self.xp.amax(z, axis=1, keepdims=True, out=row)
         else:
-            columns = self._temporary("product", z, z.shape[::-1])
-            self.xp.copyto(columns, z.T)
-            self.xp.amax(columns, axis=0, out=row[:, 0])
+            for rows in self._row_blocks(z):
+                columns = self._temporary("product", z, z[rows].shape[::-1])
+                self.xp.copyto(columns, z[rows].T)
+                self.xp.amax(columns, axis=0, out=row[rows, 0])
 
     def _loss(self, loss: Loss, activation: Activation, y: Any, z: Any, a: Any, out: Any) -> None:
         """out = the loss of every output of every example."""

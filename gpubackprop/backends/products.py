@@ -97,13 +97,7 @@ class Products:
             operands=dtype,
             result=str(out.dtype),
             compute=compute,
-            alignments=(
-                _alignment(A),
-                _alignment(B),
-                _alignment(out),
-                _alignment(epilogue.vector),
-                _alignment(epilogue.matrix),
-            ),
+            alignments=alignments(A, B, out, epilogue),
             epilogue=epilogue.name,
             scaled=scaled,
         )
@@ -125,6 +119,12 @@ class Products:
         algorithms = {a.description.hex(): a for a in self._library.algorithms(plan, CANDIDATES)}
         ways = {name: partial(self._launch, Chosen(plan, a), pointers, workspace) for name, a in algorithms.items()}
         return Chosen(plan, algorithms[self.clock.fastest(kind, ways)])
+
+
+def alignments(A: Any, B: Any, out: Any, epilogue: Epilogue) -> tuple[int, int, int, int, int]:
+    """Return how the memory of a product is aligned, in the order of `Kind`: what the library has depends on it."""
+    a, b, c, vector, matrix = map(_alignment, (A, B, out, epilogue.vector, epilogue.matrix))
+    return a, b, c, vector, matrix
 
 
 def _pointer(x: Any) -> int:

@@ -29,6 +29,15 @@ class Tape(threading.local):
         finally:
             self.calls = None
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Note nothing: what interrupts a recording, in a signal handler, is no part of it."""
+        calls, self.calls = self.calls, None
+        try:
+            yield
+        finally:
+            self.calls = calls
+
     def do(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> None:
         """Call a function that writes into arrays it is given, and note the call where the thread records."""
         call = partial(function, *arguments, **named)
