@@ -71,7 +71,7 @@ class Run:
             zeros((N, a.shape[1]), str(a.dtype)) if self.gathers and a is not None else None for a in self.data
         ]
         self.rows = zeros(self.portion * N, "int64")
-        self.hyper = zeros((self.portion, len(self._scalars(0))), dtype)
+        self.hyper = zeros((self.portion, 2 if self.fold else len(self.optimizer.scalar_names)), dtype)
         self.first: Any = zeros((), "int64")
         self.losses, self.totals = zeros(steps, dtype), zeros(steps, dtype)
         figures = zeros((self.portion, 2), dtype)  # of each step: its loss, and the sum of its sample weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from pathlib import Path
 from typing import Any
@@ -154,3 +155,7 @@ def test_threads_record_apart() -> None:
         thread.join()
     assert len(found) == 4
     assert all((theta == alone).all() for theta in found)
+
+
+def test_a_module_on_tape_is_copied() -> None:
+    assert copy.copy(NumpyBackend().xp).add is not None

@@ -81,6 +81,8 @@ class Taped:
         self._module, self._tape = module, tape
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # of a copy that has nothing yet
+            raise AttributeError(name)
         function = getattr(self._module, name)
         if not callable(function) or isinstance(function, type) or name in _MAKES_MEMORY:
             return function
