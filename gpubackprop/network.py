@@ -15,10 +15,11 @@ equations 1 and 5, and the mask enters equation 4; without it h_l is a_l.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy
@@ -108,6 +109,7 @@ class Network:
         self._operands = [W for W, _ in self.layout.views(self._stored)]
         self._gradient: Any = None
         self._kept: Workspace | None = None
+        self._lent: list[Workspace] = []
         self._training = threading.Lock()  # of gradient and buffers, which threads share
 
     @property
@@ -243,8 +245,7 @@ class Network:
 
     def _outputs(self, x: Any, rows: int) -> Any:
         """Return a_L of examples on the backend, so many rows at a time."""
-        ws = Workspace(self.architecture, self.backend, rows, training=False)
-        with self.backend.running(self.flops(rows)):
+        with self.backend.running(self.flops(rows)), self._predicting_on(rows) as ws:
             self._narrowed()
             result = self.backend.zeros((len(x), self.sizes[-1]), self.dtype)
             for start in range(0, len(x), rows):
@@ -252,6 +253,16 @@ class Network:
                 self._forward(part)
                 self.backend.widen(part.a[-1], result[start : start + rows])
         return result
+
+    @contextlib.contextmanager
+    def _predicting_on(self, rows: int) -> Iterator[Workspace]:
+        """Lend buffers for so many rows: those of the last prediction if they suffice and no other thread has them."""
+        ws = self._lent.pop() if self._lent else None
+        if ws is None or ws.rows < rows or rows <= PREDICT_ROWS < ws.rows:
+            ws = Workspace(self.architecture, self.backend, rows, training=False)
+        yield ws
+        ws.unload()
+        self._lent[:] = [ws]
 
     def evaluate(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the loss of examples, with the penalty, without dropout; see `loss_and_gradients`.

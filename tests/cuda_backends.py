@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,9 +29,6 @@ class Expressions(CudaBackend):
     update = NumpyBackend.update
     add = NumpyBackend.add
     _sum = NumpyBackend._sum
-
-    def _erf(self) -> Any:
-        return importlib.import_module("cupyx.scipy.special").erf
 
     def gather(self, x: Any, rows: Any, out: Any) -> None:
         self.xp.take(x, rows, axis=0, out=out)  # CuPy's has no mode

@@ -460,18 +460,6 @@ absolute, negative = UFUNCS["absolute"], UFUNCS["negative"]
 _arithmetic()
 
 
-def _erf(x: Any, out: Any = None, dtype: Any = None, casting: str = "same_kind") -> Any:
-    result = np.vectorize(math.erf, otypes=["float64"])(x)
-    if out is None:
-        return result.astype(x.dtype)
-    out[...] = result
-    return out
-
-
-special = types.ModuleType("cupyx.scipy.special")
-special.erf = ufunc(_erf, 1)  # type: ignore[attr-defined]
-
-
 class _MatrixProduct:
     """CuPy's generalised ufunc: operands by position, the output as ``out``."""
 
@@ -624,11 +612,8 @@ def module() -> types.ModuleType:
 
 def install(monkeypatch: Any, **machine: Any) -> types.ModuleType:
     """Put the stand-in where ``import cupy`` finds it, on a machine with the given `State`, until the test ends."""
-    cupyx = types.ModuleType("cupyx")
-    scipy = types.ModuleType("cupyx.scipy")
     made = module()
-    for name, value in (("cupy", made), ("cupyx", cupyx), ("cupyx.scipy", scipy), ("cupyx.scipy.special", special)):
-        monkeypatch.setitem(sys.modules, name, value)
+    monkeypatch.setitem(sys.modules, "cupy", made)
     monkeypatch.setattr(kernels, "THREADS", 64)  # two warps: CPUs have few cores
     monkeypatch.setattr(state, "order", Order())
     for name in ("devices", "current", "free", "copies", "captured", "stream", *ERRORS):

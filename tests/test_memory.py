@@ -107,14 +107,6 @@ def test_every_loss(loss: str, output: str) -> None:
     assert _epoch_peak(loss=loss, output_activation=output) < LIMIT
 
 
-def test_gelu_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(NumpyBackend, "_erf", lambda self: None)
-    backend = NumpyBackend()
-    assert "erf" not in backend._operations[False]
-    monkeypatch.setattr("gpubackprop.backends._numpy_backend", lambda: backend)
-    assert _epoch_peak(activation="gelu") < LIMIT
-
-
 @pytest.mark.usefixtures("unrecorded")
 @pytest.mark.parametrize(
     "name", ["forward", "output_delta", "delta", "weight_gradient", "update", "gather", "draw_mask"]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+import numpy
 
 Operations = dict[str, Callable[..., Any]]
 
@@ -15,21 +18,17 @@ _UFUNCS = {
 }  # fmt: skip
 
 
-def real_operations(xp: Any, erf: Callable[..., Any] | None) -> Operations:
-    """Return the operations on real arrays.
+def real_operations(xp: Any) -> Operations:
+    """Return the operations on real arrays of NumPy or CuPy, but erf, which formulas spell out.
 
-    Args:
-        xp: NumPy or CuPy.
-        erf: its error function, or None where it has none; formulas then spell erf out.
+    Spelled out it takes 8 ns a number in float32 and 15 in float64, where SciPy's takes 13 and 14.
     """
     operations: Operations = {name: getattr(xp, ufunc) for name, ufunc in _UFUNCS.items()}
     # By keyword: NumPy deprecates a third positional argument of these two.
     operations["minimum"] = lambda a, b, target: xp.minimum(a, b, out=target)
     operations["maximum"] = lambda a, b, target: xp.maximum(a, b, out=target)
     operations["copy"] = lambda value, target: xp.copyto(target, value)
-    operations["copy where"] = lambda value, condition, target: xp.copyto(target, value, where=condition)
-    if erf:
-        operations["erf"] = erf
+    operations["select"] = partial(_select_bits if xp.ndarray is numpy.ndarray else _select, xp)
     return operations
 
 
@@ -51,9 +50,29 @@ def complex_operations(xp: Any) -> Operations:
         value = xp.vectorize(math.erf, otypes=[float])(x.real)
         return value + 1j * x.imag * (2 / math.sqrt(math.pi)) * xp.exp(-x.real * x.real)
 
-    operations = real_operations(xp, store(erf))
+    operations = real_operations(xp) | {"erf": store(erf)}
+    operations["select"] = partial(_select, xp)
     operations |= {name: by_real_part(operations[name]) for name in ("<", "<=", ">", ">=")}
     operations["abs"] = store(lambda a: xp.where(xp.real(a) < 0, -a, a))
     operations["minimum"] = store(lambda a, b: xp.where(xp.real(a) <= xp.real(b), a, b))
     operations["maximum"] = store(lambda a, b: xp.where(xp.real(a) >= xp.real(b), a, b))
     return operations
+
+
+def _select(xp: Any, condition: Any, then: Any, otherwise: Any, free: Any, scratch: Any, target: Any) -> None:
+    """target = then where the condition holds, else otherwise; it may be one of the two. Two blocks of scratch."""
+    xp.copyto(scratch, otherwise)
+    xp.copyto(scratch, then, where=condition)
+    xp.copyto(target, scratch)
+
+
+def _select_bits(xp: Any, condition: Any, then: Any, otherwise: Any, mask: Any, scratch: Any, target: Any) -> None:
+    """The same by the bits of real numbers: six passes, of which NumPy does several while it copies under a mask."""
+    integers = f"int{8 * target.dtype.itemsize}"
+    mask, scratch, target = mask.view(integers), scratch.view(integers), target.view(integers)
+    xp.copyto(mask, condition)
+    xp.negative(mask, out=mask)  # all bits, or none
+    xp.bitwise_and(then.view(integers), mask, out=scratch)
+    xp.invert(mask, out=mask)
+    xp.bitwise_and(otherwise.view(integers), mask, out=target)
+    xp.bitwise_or(target, scratch, out=target)

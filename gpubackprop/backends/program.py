@@ -129,21 +129,25 @@ class _Compiler:
         if operation in ("input", "number"):
             return Place(operation, operands[0])
         terms = [self.places[k] for k in operands]
+        is_truth = operation == "where" and terms[1:] == [Place("number", 1.0), Place("number", 0.0)]
+        scratch = [self._take("real"), self._take("real")] if operation == "where" and not is_truth else []
         for k in set(operands):
             if self.last_use[k] == position:
                 self._release(self.places[k])
-        target = self._output(position, operation, terms) or self._take("truth" if operation in COMPARISONS else "real")
-        if operation == "where" and terms[1:] == [Place("number", 1.0), Place("number", 0.0)]:
-            self._copy(terms[0], target)  # the truth itself, several times as fast as a copy under a mask
+        target = self._output(position) or self._take("truth" if operation in COMPARISONS else "real")
+        if is_truth:
+            self._copy(terms[0], target)  # as numbers
         elif operation == "where":
-            self._select(terms[0], terms[1], terms[2], target)
+            self._emit("select", [*map(_block, terms), *scratch], target)
         elif operation in ("maximum", "minimum"):  # NumPy's are three times as fast on two arrays
-            self._emit(operation, [Place("filled", p.key) if p.kind == "number" else p for p in terms], target)
+            self._emit(operation, [*map(_block, terms)], target)
         else:
             self._emit(operation, terms, target)
+        for place in scratch:
+            self._release(place)
         return target
 
-    def _output(self, position: int, operation: str, terms: list[Place]) -> Place | None:
+    def _output(self, position: int) -> Place | None:
         """Return the output array if the value may be written there at once: nothing may still be read from it."""
         if position not in self.source.outputs:
             return None
@@ -153,8 +157,7 @@ class _Compiler:
             name == "input" and operands[0] in shares and self.last_use[at] > position
             for at, (name, operands) in enumerate(self.source.values)
         )
-        both_read = operation == "where" and terms[1].kind == terms[2].kind == "input"
-        return None if read_later or both_read else Place("output", number)
+        return None if read_later else Place("output", number)
 
     def _kept(self, place: Place) -> Place:
         """Return an output's place, moved to scratch where it is an input that another output may overwrite."""
@@ -163,16 +166,6 @@ class _Compiler:
         moved = self._take("real")
         self._copy(place, moved)
         return moved
-
-    def _select(self, condition: Place, then: Place, otherwise: Place, target: Place) -> None:
-        """Emit ``where``: one branch lies or goes into the target, the other is copied over it under a mask."""
-        if target == then or (target.kind == "output" and then.kind == "input"):
-            inverse = self._take("truth")
-            self._emit("logical_not", [condition], inverse)
-            self._release(inverse)
-            condition, then, otherwise = inverse, otherwise, then
-        self._copy(otherwise, target)
-        self._emit("copy where", [then, condition], target)
 
     def _copy(self, value: Place, target: Place) -> None:
         if value != target:
@@ -191,3 +184,8 @@ class _Compiler:
     def _release(self, place: Place) -> None:
         if place.kind in self.free:
             self.free[place.kind].append(place.key)
+
+
+def _block(place: Place) -> Place:
+    """Return a place that is an array: of a number a block filled with it."""
+    return Place("filled", place.key) if place.kind == "number" else place

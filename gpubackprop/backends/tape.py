@@ -31,7 +31,7 @@ class Tape(threading.local):
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Note nothing: what interrupts a recording, in a signal handler, is no part of it."""
+        """Note nothing: neither calls within one of `do`, nor what interrupts a recording, in a signal handler."""
         calls, self.calls = self.calls, None
         try:
             yield
@@ -43,7 +43,8 @@ class Tape(threading.local):
         call = partial(function, *arguments, **named)
         if self.calls is not None:
             self.calls.append(call)
-        call()
+        with self.paused():
+            call()
 
 
 class Recording:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy
 
-# Floating-point operations of a step below which one thread is taken. On two cores a second one brought 5 % at 1e8,
-# 19 % at 2e8 and 30 % at 8e8; where other work kept the cores busy it cost a factor of 5 to 30 at all sizes.
-SMALL = 2e8
+# Floating-point operations of a step below which one thread is taken. On two cores that nothing else used, steps took
+# as long with a second one up to 3e6, 1.2 to 1.5 times as long from 5e6 to 1.5e7 where layers are narrow, and 0.7 times
+# as long at 2.6e7 (784-128-10, N 64). Where other work kept the cores busy, two took 5 to 30 times as long at any size.
+SMALL = 2e7
 
 
 @cache
@@ -29,9 +30,9 @@ def _controller() -> Any:
 
 
 def for_products_of(flops: float) -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which products of so many operations a step take the threads that suit them."""
+    """Return a context in which products of so many operations a step take the threads that suit them; 0 is none."""
     controller = _controller()
-    if controller is None or flops >= SMALL:
+    if controller is None or not 0 < flops < SMALL:
         return contextlib.nullcontext()
     return _one_thread.held(controller)
 
