@@ -49,7 +49,7 @@ class NumpyBackend:
 
     name = "numpy"
     engine = "NumPy calls, recorded in the first step"
-    block = 16_384
+    block = 32_768
     precisions: tuple[str, ...] = ("float32",)
 
     def __init__(self, xp: Any = numpy) -> None:
