@@ -133,11 +133,12 @@ def test_the_type_is_the_networks() -> None:
 def test_views_of_the_network_itself_are_taken() -> None:
     """Two layers change places: what is written first is still to be read."""
     net = gb.Network([3, 3, 3], dtype="float64", backend="numpy")
-    (V, _), (W, _) = net.parameters
-    expected = W.copy(), V.copy()
-    state = net.to_state_dict() | {"0.weight": W.T, "2.weight": V.T}
-    net.load_state_dict(state)
-    np.testing.assert_array_equal((V, W), expected)
+    net.theta[...] = np.arange(net.theta.size)
+    (V, c), (W, b) = net.parameters
+    expected = [x.copy() for x in (W, b, V, c)]
+    net.load_state_dict({"0.weight": W.T, "0.bias": b, "2.weight": V.T, "2.bias": c})
+    for given, wanted in zip((V, c, W, b), expected, strict=True):
+        np.testing.assert_array_equal(given, wanted)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
