@@ -20,8 +20,8 @@ from .errors import InvalidValue, MissingDependency
 from .formula import Row, Trace, spell_out
 from .version import __version__
 
-OPSET = 16  # the oldest that has every operator below
-IR_VERSION = 8  # the oldest that holds this opset: a runtime refuses files of later ones than it knows
+OPSET = 16  # has every operator below, and is not the newest: a runtime refuses later ones than it knows
+IR_VERSION = 8  # of the same release of ONNX, 1.11
 INPUT, OUTPUT = "X", "output"
 LARGEST = 2**31 - 2**20  # bytes of parameters: a message of Protocol Buffers ends at 2 GiB, and the rest needs room
 
