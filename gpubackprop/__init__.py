@@ -7,13 +7,13 @@ from .history import History
 from .memory import bytes_of_training
 from .network import Network, load
 from .training import fit, warmup
-
-__version__ = "0.1.0"
+from .version import __version__
 
 __all__ = [
     "GradientCheck",
     "History",
     "Network",
+    "__version__",
     "activations",
     "available_backends",
     "bytes_of_training",

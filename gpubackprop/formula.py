@@ -3,8 +3,8 @@
 A formula is an ordinary Python function whose first argument ``m`` is the vocabulary of mathematics, for
 example ``lambda m, z: m.log1p(m.exp(z))``. It may use ``+ - * /``, comparisons, numbers, and the functions of
 `Vocabulary`. Called once with symbols it leaves a `Trace`, a list of single operations, and everything else reads
-that trace: `Program` runs it on NumPy or CuPy arrays, `cuda_function` writes it as CUDA C++. There is no second
-form that could drift from the first.
+that trace: `Program` runs it on NumPy or CuPy arrays, `cuda_function` writes it as CUDA C++, `gpubackprop.onnx` as
+operators of ONNX. There is no second form that could drift from the first.
 """
 
 from __future__ import annotations
@@ -200,6 +200,10 @@ class Row:
             choice(f"a parameter of {self.name!r}", name, self.parameters)
         return replace(self, parameters={**self.parameters, **parameters})
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return {"name": ..., "parameters": ...}, all that a file says of a row."""
+        return {"name": self.name, "parameters": dict(self.parameters)}
+
     def trace(self, formula: Formula, *inputs: str) -> Trace:
         """Return the trace of a formula of `inputs`, with this row's parameters and one output; errors name the row."""
         return trace(formula, inputs, self.parameters, outputs=1, owner=f"{type(self).__name__.lower()} {self.name!r}")
@@ -215,8 +219,8 @@ def _linear(results: tuple[Any, ...]) -> Trace:
             return seen[id(node)]
         if not isinstance(node, Symbol):
             key: tuple[str, tuple[Any, ...]] = ("number", (_finite(node),))
-        elif node.operation == "input":
-            key = ("input", node.operands)
+        elif node.operation in ("input", "number"):
+            key = (node.operation, node.operands)
         else:
             _check(node)
             key = (node.operation, tuple(number(operand) for operand in node.operands))
@@ -235,10 +239,8 @@ def spell_out(source: Trace, operation: str, formula: Formula) -> Trace:
     """Return a trace in which one operation is spelled out by a formula of the same operands."""
     symbols: list[Any] = []
     for name, operands in source.values:
-        if name == "number":
-            symbols.append(operands[0])
-        elif name == "input":
-            symbols.append(Symbol("input", *operands))
+        if name in ("input", "number"):
+            symbols.append(Symbol(name, *operands))
         else:
             terms = [symbols[k] for k in operands]
             symbols.append(formula(Vocabulary(), *terms) if name == operation else Symbol(name, *terms))

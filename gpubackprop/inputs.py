@@ -1,4 +1,4 @@
-"""What users hand over, checked and turned into arrays of the backend: examples, targets, sample weights."""
+"""What users hand over, checked and turned into arrays of the backend: examples, targets, weights."""
 
 from __future__ import annotations
 
@@ -100,6 +100,30 @@ def masks(given: Any, rows: int, hidden: tuple[int, ...], backend: NumpyBackend,
     if shapes != accepted:
         raise InvalidValue(f"masks must have the shapes {accepted}, one per hidden layer, got {shapes}")
     return [_converted(mask, backend, dtype, f"masks[{l}]") for l, mask in enumerate(arrays)]
+
+
+def parameter(given: Any, shape: tuple[int, ...], backend: NumpyBackend, dtype: str, name: str) -> Any:
+    """Return weights or biases of one layer on the backend, of a tensor of PyTorch on any device too.
+
+    Raises:
+        InvalidType: not numbers.
+        InvalidValue: another shape, or values that are not finite.
+    """
+    x = _array(_detached(given, name), name)
+    if tuple(x.shape) != shape:
+        hint = "; a weight is (n_out, n_in)" if len(shape) == 2 else ""
+        raise InvalidValue(f"{name} must have the shape {shape}, got {tuple(x.shape)}{hint}")
+    return _converted(x, backend, dtype, name)
+
+
+def _detached(x: Any, name: str) -> Any:
+    """Return a tensor that autograd tracks, or that lies where NumPy cannot read, as one on the host that it can."""
+    if not (hasattr(x, "detach") and hasattr(x, "cpu")):
+        return x
+    try:
+        return x.detach().cpu()
+    except (TypeError, RuntimeError) as error:
+        raise InvalidType(f"{name} must be an array of real numbers, got {type(x).__name__}: {error}") from error
 
 
 def like(result: Any, given: Any, backend: NumpyBackend) -> Any:

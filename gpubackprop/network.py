@@ -19,18 +19,19 @@ import contextlib
 import dataclasses
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy
 
-from . import inputs, storage
+from . import inputs, onnx, state_dict, storage
 from .activations import Activation
 from .architecture import Architecture
 from .backends import resolve
 from .backends.numpy import dropout_key
 from .checks import choice, integer
 from .errors import InvalidValue
+from .files import replacing
 from .formula import Row
 from .initializers import Initializer
 from .losses import Loss
@@ -382,9 +383,64 @@ class Network:
             InvalidType: metadata that is not strings by name.
             InvalidValue: parameters that are not finite, or two rows with one name, which no reader could tell apart.
         """
-        if not self.backend.is_finite(self.theta):
-            raise InvalidValue("the parameters hold NaN or infinity, which no file may: nothing was written")
-        storage.write(path, self.architecture, self.metadata, self._host_parameters())
+        storage.write(path, self.architecture, self.metadata, self._finite_parameters())
+
+    def to_onnx(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Return the network as an ONNX model, and write it to a file where a path is given.
+
+        It computes what `predict` does, within rounding: from the input "X" (N, n_0) the output "output" (N, n_L), for
+        any N, both of the network's type. It has opset 16 and IR version 8, names its values z_l and a_l, and has
+        `metadata` as properties, with the loss and the activations as JSON. The file is written as that of `save`.
+
+        Args:
+            path: of the file, or None for the model alone.
+
+        Returns:
+            The model, an ``onnx.ModelProto``.
+
+        Raises:
+            MissingDependency: the package onnx is not installed.
+            OSError: the file cannot be written.
+            InvalidType: metadata that is not strings by name, or a path that is none.
+            InvalidValue: parameters that are not finite, or take 2 GiB or more, which no such file holds; metadata with
+                a name of the model's own properties; a path that names no file.
+        """
+        model = onnx.model(self.architecture, storage.strings(self.metadata), self._finite_parameters())
+        if path is not None:
+            with replacing(path) as file:
+                file.write(model.SerializeToString())
+        return model
+
+    def to_state_dict(self) -> dict[str, numpy.ndarray]:
+        """Return weights and biases under the keys and in the shapes of a `torch.nn.Sequential`.
+
+        It is one of Linear, activation, Linear, ...: "0.weight" is the transposed W_1, "0.bias" is b_1, "2.weight" the
+        transposed W_2, and so on. ``{key: torch.from_numpy(x) for key, x in net.to_state_dict().items()}`` is what
+        PyTorch's `load_state_dict` takes.
+
+        Returns:
+            Copies by key, as NumPy arrays (n_l, n_{l-1}) and (n_l,) of the network's type.
+        """
+        return state_dict.written(self._host_parameters())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take weights and biases of a `torch.nn.Sequential` of Linear, activation, Linear, ...; see `to_state_dict`.
+
+        Args:
+            state: tensors of PyTorch on any device, or arrays, by key; they are rounded to the network's type.
+
+        Raises:
+            InvalidType: no mapping, or a value that does not hold real numbers; the network is as it was.
+            InvalidValue: a key is missing or not of this network, or a value has another shape or is not finite; the
+                network is as it was.
+        """
+        parameters = state_dict.read(state, self.layout.shapes, self.backend, self.dtype)
+        with self.backend.running(0.0):
+            theta = self.backend.zeros(self.layout.size, self.dtype)  # what was given may be views of θ
+            for own, given in zip(self.layout.views(theta), parameters, strict=True):
+                for view, values in zip(own, given, strict=True):
+                    view[...] = values
+            self._theta[...] = theta
 
     @property
     def n_parameters(self) -> int:
@@ -426,6 +482,12 @@ class Network:
         twin._set_parameters(self._host_parameters())
         twin.metadata = dict(self.metadata)
         return twin
+
+    def _finite_parameters(self) -> list[tuple[numpy.ndarray, numpy.ndarray]]:
+        """Return [(W_1, b_1), ...] for a file as NumPy arrays."""
+        if not self.backend.is_finite(self.theta):
+            raise InvalidValue("the parameters hold NaN or infinity, which no file may: nothing was written")
+        return self._host_parameters()
 
     def _host_parameters(self) -> list[tuple[numpy.ndarray, numpy.ndarray]]:
         """Return [(W_1, b_1), ...] as NumPy arrays."""

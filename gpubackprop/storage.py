@@ -58,11 +58,10 @@ def write(path: str | os.PathLike[str], architecture: Architecture, metadata: An
             that names no file.
         OSError: the file cannot be written.
     """
-    if not isinstance(metadata, dict) or not all(isinstance(x, str) for pair in metadata.items() for x in pair):
-        raise InvalidType(f"metadata must be a dict of strings by name, got {metadata!r}")
+    strings(metadata)
     _refuse_namesakes([*architecture.activations, architecture.loss])
     network = {field.name: getattr(architecture, field.name) for field in dataclasses.fields(architecture)}
-    header = json.dumps({"format": FORMAT, "network": network, "metadata": metadata}, default=_row_as_dict)
+    header = json.dumps({"format": FORMAT, "network": network, "metadata": metadata}, default=Row.as_dict)
     tensors = {f"{letter}_{l}": x for l, pair in enumerate(parameters, 1) for letter, x in zip("Wb", pair, strict=True)}
     content = safetensors.numpy.save(tensors, {_KEY: header})
     length = int.from_bytes(content[:8], "little")
@@ -72,6 +71,13 @@ def write(path: str | os.PathLike[str], architecture: Architecture, metadata: An
         )
     with replacing(path) as file:
         file.write(content)
+
+
+def strings(metadata: Any) -> dict[str, str]:
+    """Return metadata if it is strings by name."""
+    if not isinstance(metadata, dict) or not all(isinstance(x, str) for pair in metadata.items() for x in pair):
+        raise InvalidType(f"metadata must be a dict of strings by name, got {metadata!r}")
+    return metadata
 
 
 def _refuse_namesakes(rows: Sequence[Row]) -> None:
@@ -85,10 +91,6 @@ def _refuse_namesakes(rows: Sequence[Row]) -> None:
             raise InvalidValue(
                 f"there are two rows with the name {row.name!r}, which `load` could not tell apart: rename yours"
             )
-
-
-def _row_as_dict(row: Row) -> dict[str, Any]:
-    return {"name": row.name, "parameters": dict(row.parameters)}
 
 
 @contextlib.contextmanager
@@ -120,7 +122,7 @@ def reading(path: str | os.PathLike[str], rows: Sequence[Row] = ()) -> Iterator[
             _check_format(about["format"])
             architecture = _architecture(about["network"], rows, len(file.keys()) // 2)
             _check_tensors(file, architecture)
-            stored = Stored(architecture, _strings(about["metadata"]), functools.partial(_blocks, place, file))
+            stored = Stored(architecture, strings(about["metadata"]), functools.partial(_blocks, place, file))
         yield stored
 
 
@@ -169,12 +171,6 @@ def _row(stored: dict[str, Any], table: dict[str, Any]) -> Any:
         raise InvalidValue(f"{stored['name']!r} is no row of this package: pass your own as rows=[...]")
     row = table[stored["name"]]
     return row if stored["parameters"] == row.parameters else row(**stored["parameters"])
-
-
-def _strings(metadata: Any) -> dict[str, str]:
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise TypeError("its metadata is not strings by name")
-    return metadata
 
 
 def _check_tensors(file: Any, architecture: Architecture) -> None:

@@ -20,10 +20,11 @@ LAYERS = (
     ("training", "gradcheck"),
     ("run",),
     ("network", "history"),
-    ("inputs", "storage", "workspace"),
+    ("state_dict",),
+    ("inputs", "onnx", "storage", "workspace"),
     ("architecture", "backends"),
     ROWS,
-    ("checks", "files", "formula", "errors"),
+    ("checks", "files", "formula", "errors", "version"),
 )
 AT_IMPORT = {"numpy", "safetensors"}  # the two dependencies; everything else waits until it is used
 CUPY = {"cupy", "cupyx", "cupy_backends"}

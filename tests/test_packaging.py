@@ -21,6 +21,7 @@ HEAVY = (
     "jax",
     "matplotlib",
     "mlxtend",
+    "onnx",
     "pandas",
     "scipy",
     "sklearn",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy
 import pytest
 from formulas import PLAIN, Case, backend_of, run
 
+import gpubackprop as gb
+from gpubackprop.activations import Activation
 from gpubackprop.formula import trace
 
 hypothesis = pytest.importorskip("hypothesis", reason="formulas are drawn by hypothesis - pip install hypothesis")
@@ -80,3 +83,26 @@ def test_any_formula_into_any_inputs(statements: Any, count: int, outputs: Any, 
         for out in (None, *names):
             [one] = run(backend_of(block), Case("", source, tuple(names), (), formula), arrays, out)
             numpy.testing.assert_array_equal(one, expected[0])
+
+
+@hypothesis.settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],  # `need` keeps nothing
+)
+@hypothesis.given(statements=st.lists(STATEMENT, max_size=12), output=st.integers(0, 30))
+def test_any_formula_as_an_onnx_model(need: Callable[[str], None], statements: Any, output: int) -> None:
+    """The formula is the activation of a network that adds nothing to it: z = x 1 + 0."""
+    need("onnx")
+    formula = _formula(statements, [output])
+    row = Activation("drawn", lambda m, z: formula(m, z)[0], lambda m, z, a: 1.0)
+    net = gb.Network([1, 1], output_activation=row, dtype="float64", backend="numpy")
+    net.parameters[0][0][...] = 1.0
+    X = numpy.round(numpy.random.default_rng(5).normal(0, 2, (10, 1)), 1)
+    content = net.to_onnx().SerializeToString()
+    with numpy.errstate(all="ignore"):
+        expected = numpy.broadcast_to(formula(PLAIN, X)[0], X.shape)
+        [given] = importlib.import_module("onnx.reference").ReferenceEvaluator(content).run(None, {"X": X})
+    numpy.testing.assert_array_equal(given, expected)
