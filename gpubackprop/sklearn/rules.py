@@ -13,6 +13,7 @@ from ..activations import Activation
 from ..checks import bounded
 from ..losses import Loss, binary_cross_entropy, cross_entropy
 from ..optimizers import SGD, Adam, Optimizer
+from ..training import _optimizer as as_optimizer
 
 exp = Activation("exp", lambda m, z: m.exp(z), lambda m, z, a: a)  # the inverse of Poisson's canonical link
 ACTIVATIONS: dict[str, Any] = {"logistic": "sigmoid", "exp": exp}
@@ -41,7 +42,7 @@ def _binary_log_loss(m: Any, y: Any, z: Any, eps: float) -> Any:
 _EPS: dict[str, Any] = {"parameters": {"eps": 2.0**-52}}
 
 LOSSES = {
-    "log_loss softmax": dataclasses.replace(
+    "log_loss": dataclasses.replace(
         cross_entropy,
         **_EPS,
         name="log_loss",
@@ -49,7 +50,7 @@ LOSSES = {
         loss_prime=lambda m, y, a, eps: -(y / a),
         canonical_loss=lambda m, y, log_a, eps: -(y * _clipped(m, log_a, eps)),
     ),
-    "log_loss logistic": dataclasses.replace(
+    "binary_log_loss": dataclasses.replace(
         binary_cross_entropy,
         **_EPS,
         name="binary_log_loss",
@@ -59,14 +60,14 @@ LOSSES = {
         canonical_loss=_binary_log_loss,
     ),
     # It reports the mean over the outputs, and descends along the derivative of the sum.
-    "squared_error identity": Loss(
+    "squared_error": Loss(
         "squared_error",
         lambda m, y, a, share: 0.5 * share * ((y - a) * (y - a)),
         lambda m, y, a, share: a - y,
         over_outputs="sum",
         parameters={"share": 1.0},
     ),
-    "poisson exp": Loss(
+    "poisson": Loss(
         "half_poisson_deviance",
         _half_deviance,
         lambda m, y, a: 1.0 - y / a,
@@ -76,24 +77,35 @@ LOSSES = {
         canonical_loss=lambda m, y, z: _y_log_y(m, y) - y * z - y + m.exp(z),
     ),
 }
-"""Losses by scikit-learn's names of a loss and of the output activation."""
+"""Losses by scikit-learn's names, where they differ from those of this package."""
 
 
-def loss_of(name: str, output_activation: str, outputs: int, dtype: str) -> Loss:
-    """Return the loss that scikit-learn means.
+def loss_of(loss: str | Loss, output_activation: str | Activation, outputs: int, dtype: str) -> str | Loss:
+    """Return the loss that an estimator's parameters mean.
 
     Args:
-        name: its name there.
-        output_activation: the name of the output activation there.
+        loss: scikit-learn's name or one of this package, or a row.
+        output_activation: scikit-learn's name of it.
         outputs: number of outputs.
         dtype: of the network.
 
     Returns:
-        The loss.
+        The loss: a row, or one's name.
     """
-    row = LOSSES[f"{name} {output_activation}"]
+    if isinstance(loss, Loss):
+        return loss
+    name = "binary_log_loss" if (loss, output_activation) == ("log_loss", "logistic") else loss
+    if name not in LOSSES:
+        return loss
     known = {"share": 1.0 / outputs, "eps": float(numpy.finfo(dtype).eps)}
-    return row(**{parameter: known[parameter] for parameter in row.parameters})
+    return LOSSES[name](**{parameter: known[parameter] for parameter in LOSSES[name].parameters})
+
+
+def activation_of(activation: Any) -> Any:
+    """Return an activation, or a list of such, as this package takes it, from what scikit-learn may call it."""
+    if isinstance(activation, (list, tuple)):
+        return [activation_of(each) for each in activation]
+    return ACTIVATIONS.get(activation, activation) if isinstance(activation, str) else activation
 
 
 @dataclass(frozen=True)
@@ -127,6 +139,8 @@ def optimizer_of(estimator: Any) -> Optimizer:
     Returns:
         The optimizer.
     """
+    if estimator.optimizer is not None:
+        return as_optimizer(estimator.optimizer)
     rates = estimator._optimizer
     if estimator.solver == "sgd":
         return Momentum(lambda t: rates.learning_rate, momentum=rates.momentum, nesterov=rates.nesterov)
