@@ -183,7 +183,7 @@ class Network:
         With a scale (α, β) what lies there, x, becomes β x + α ∂L/∂θ. Where x is θ itself, α = −η and β = 1, that is
         equations 7 and 8 too: nothing needs W_l any more when ∂L/∂W_l is computed.
         """
-        backend, delta, l2 = self.backend, ws.delta, self.architecture.l2
+        backend, delta = self.backend, ws.delta
         self._output(ws, gradients[-1][1], scale)  # δ_L = ∂L/∂a_L ⊙ σ'_L(z_L)   (3)
         for l in range(len(gradients), 0, -1):
             if l > 1:  # δ_{l-1} = (δ_l W_lᵀ) ⊙ σ'_{l-1}(z_{l-1})   (4),   ∂L/∂b_{l-1} = Σ_rows δ_{l-1}   (6)
@@ -191,8 +191,8 @@ class Network:
                 backend.delta(sigma, delta[l], W, ws.mask[l - 1], ws.z[l - 1], ws.a[l - 1], delta[l - 1], db, scale)
             dW = gradients[l - 1][0]
             backend.weight_gradient(ws.h[l - 1], delta[l], dW, scale, beside=l > 1)  # ∂L/∂W_l = a_{l-1}ᵀ δ_l   (5)
-            if l2:
-                backend.penalty(l2, self._parameters[l - 1][0], dW, ws.value)
+            if ws.l2:
+                backend.penalty(ws.l2, self._parameters[l - 1][0], dW, ws.value, ws.divisor)
         backend.join()
 
     def _output(self, ws: Workspace, db: Any, scale: Any = None) -> None:
@@ -203,9 +203,9 @@ class Network:
     def _loss(self, ws: Workspace) -> None:
         """The loss with its penalty into ws.value after `_forward`."""
         self._output(ws, None)
-        if self.architecture.l2:
+        if ws.l2:
             for W, _ in self._parameters:
-                self.backend.penalty(self.architecture.l2, W, None, ws.value)
+                self.backend.penalty(ws.l2, W, None, ws.value, ws.divisor)
             self.backend.join()
 
     # -- what users call -----------------------------------------------------------------------------------------

@@ -27,13 +27,14 @@ class Run:
 
     Args:
         net: the network, trained in place.
-        x: examples (M, n_0).
+        x: examples (M, n_0), on NumPy SciPy's sparse rows too.
         y: targets (M, n_L).
         w: sample weights (M, 1), or None.
         optimizer: the optimizer.
         batch_size: N, at most M.
         shuffle: whether each epoch goes over the examples in a new order.
-        seed: of the order and of dropout, or None.
+        seed: of the order and of dropout: an integer, None, or a generator of NumPy's, old or new, to draw from.
+        shares_penalty: whether the penalty of a batch is divided by what its examples weigh together: λ/2 Σ W² / Σ w.
     """
 
     def __init__(
@@ -45,15 +46,25 @@ class Run:
         optimizer: Optimizer,
         batch_size: int,
         shuffle: bool,
-        seed: int | None,
+        seed: int | numpy.random.RandomState | numpy.random.Generator | None,
+        *,
+        shares_penalty: bool = False,
     ) -> None:
         self.net, self.optimizer, self.batch_size = net, optimizer, batch_size
         self.data = [net.backend.narrow(x), y, w]
-        self.workspace = Workspace(net.architecture, net.backend, batch_size, dropout=net.architecture.dropout > 0)
+        dropout = net.architecture.dropout > 0
+        self.workspace = Workspace(
+            net.architecture, net.backend, batch_size, dropout=dropout, shares_penalty=shares_penalty
+        )
         self.validation: Workspace | None = None
         self.kept, self.before = net.theta.copy(), net.theta.copy()
-        self.rng, self.dropout_key = numpy.random.default_rng(seed), dropout_key(seed)
-        self.shuffle, self.order = shuffle, numpy.arange(len(x))
+        self.rng: Any = seed
+        if seed is None or isinstance(seed, int):
+            self.rng = numpy.random.default_rng(seed)
+        else:
+            seed = int.from_bytes(seed.bytes(8), "little") if dropout else 0
+        self.dropout_key = dropout_key(seed)
+        self.shuffle, self.order = shuffle, numpy.arange(x.shape[0])
         self.t = 0
         self._buffers()
 
@@ -63,7 +74,7 @@ class Run:
         steps = -(-len(self.order) // N)
         self.portion = min(steps, self.net.backend.portion(self.net.flops(N)))
         # One batch of all examples in order is the data itself; any other is gathered, to lie where recordings read it.
-        self.gathers = self.shuffle or steps > 1
+        self.gathers = self.shuffle or steps > 1 or hasattr(self.data[0], "toarray")
         self.slots = zeros((len(self.optimizer.slots), self.net.layout.size), dtype)
         self.fold = self._fold()
         self.gradients = self.net.layout.views(self._target())
@@ -90,6 +101,15 @@ class Run:
         if self.fold is None:
             return self.net.gradient
         return self.slots[0] if self.fold.velocity else self.net.theta
+
+    @property
+    def state(self) -> tuple[int, numpy.ndarray]:
+        """How many steps were taken, and what the optimizer keeps (its slots, P), with which another run can go on."""
+        return self.t, numpy.array(self.net.backend.to_numpy(self.slots))
+
+    def go_on(self, t: int, slots: numpy.ndarray) -> None:
+        """Take up the `state` of another run on the same network and optimizer."""
+        self.t, self.slots[...] = t, self.net.backend.asarray(slots, self.net.dtype)
 
     @contextlib.contextmanager
     def undone_by_failure(self) -> Iterator[None]:
@@ -142,12 +162,17 @@ class Run:
 
     def _mean_loss(self, taken: int) -> float:
         """Return the mean loss of the steps taken in this epoch; NaN where there was none."""
-        to_numpy, counts = self.net.backend.to_numpy, numpy.full(taken, float(self.batch_size))
-        if taken * self.batch_size > len(self.order):
-            counts[-1] = len(self.order) % self.batch_size
-        weights = counts if self.data[2] is None else to_numpy(self.totals[:taken]).astype("float64")
+        losses, _, weights = (x[:taken] for x in self.figures_of_steps)
         total = float(weights.sum())
-        return float(to_numpy(self.losses[:taken]).astype("float64") @ weights) / total if total else math.nan
+        return float(losses @ weights) / total if total else math.nan
+
+    @property
+    def figures_of_steps(self) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+        """Loss, examples and their weight in each step of the last epoch; an example has the weight 1 unless told."""
+        to_numpy, counts = self.net.backend.to_numpy, numpy.full(len(self.losses), float(self.batch_size))
+        counts[-1] -= len(counts) * self.batch_size - len(self.order)
+        weights = counts if self.data[2] is None else to_numpy(self.totals).astype("float64")
+        return to_numpy(self.losses).astype("float64"), counts, weights
 
     # -- its steps -----------------------------------------------------------------------------------------------
 

@@ -48,6 +48,7 @@ class Workspace:
         rows: N, the most examples a step may have.
         training: False where only the forward pass and the loss are to run.
         dropout: True where the step has masks.
+        shares_penalty: True where the penalty is divided by what the examples of a batch weigh together.
 
     Attributes:
         z: (N, n_l); the same array as a where the derivative does not use z.
@@ -59,10 +60,19 @@ class Workspace:
         weight: what each row counts in the mean loss: a number, or (N, 1).
         value: (), the loss, written by every step.
         total: (), the sum of the sample weights, written by every step that has such.
+        l2: λ of the penalty of the batch, divided by the number of examples where they share it and have no weights.
+        divisor: `total` where they share it and have weights, else None: what the step is yet to divide λ by.
     """
 
     def __init__(
-        self, architecture: Architecture, backend: Any, rows: int, *, training: bool = True, dropout: bool = False
+        self,
+        architecture: Architecture,
+        backend: Any,
+        rows: int,
+        *,
+        training: bool = True,
+        dropout: bool = False,
+        shares_penalty: bool = False,
     ) -> None:
         L, dtype, zeros = len(architecture.shapes), architecture.dtype, backend.zeros
         stored = backend.storage(dtype)
@@ -70,7 +80,9 @@ class Workspace:
         keeps_z = [False, *(row.needs_z for row in architecture.activations)]
         keeps_z[L] |= architecture.loss.fits(architecture.activations[-1])
         dropped = [dropout and 0 < l < L for l in range(L + 1)]
-        self.rows, self.dropout = rows, dropout
+        self.rows, self.dropout, self.shares_penalty = rows, dropout, shares_penalty
+        self._lambda, self.l2 = architecture.l2, architecture.l2
+        self.divisor: Any = None
         self._backend = backend
         self._share = 1.0 / (shapes[L][1] if architecture.loss.over_outputs == "mean" else 1)
         self.a: Buffers = [None, *(zeros(shape, stored) for shape in shapes[1:])]
@@ -113,7 +125,9 @@ class Workspace:
         part.h[0], part.y = x, y
         if w is None:
             part.weight = self._share / len(x)
+            part.l2 = self._lambda / len(x) if self.shares_penalty else self._lambda
         else:
             part.weight = part.weights[0]
             self._backend.mean_weights(w, self._share, part.total, part.weight)
+            part.divisor = part.total if self.shares_penalty else None
         return part

@@ -302,9 +302,12 @@ class CudaBackend(NumpyBackend):
         """Order what follows on the current stream after what runs beside it."""
         self._beside.join()
 
-    def penalty(self, l2: float, W: Any, dW: Any, value: Any) -> None:
+    def penalty(self, l2: float, W: Any, dW: Any, value: Any, divisor: Any = None) -> None:
         """Add the penalty λ/2 Σ W² to the loss, and its derivative λ W to ∂L/∂W; see `NumpyBackend.penalty`."""
         with self._beside.work() if self.products else contextlib.nullcontext():  # after ∂L/∂W
+            if divisor is not None:  # the kernel is given λ by value
+                super().penalty(l2, W, dW, value, divisor)
+                return
             self._sum_rows(self._squares(W, dW, l2, 0.5 * l2), value, self._one_each(value))
 
     def update(

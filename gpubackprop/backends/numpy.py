@@ -170,7 +170,10 @@ class NumpyBackend:
     # -- the equations -------------------------------------------------------------------------------------------
 
     def gather(self, x: Any, rows: Any, out: Any) -> None:
-        """out = x[rows]; x (M, n), rows (N,), out (N, n)."""
+        """out = x[rows]; x (M, n), which may be SciPy's sparse rows, rows (N,), out (N, n)."""
+        if hasattr(x, "toarray"):
+            self._tape.do(_gather_sparse, x, rows, out)
+            return
         self.xp.take(x, rows, axis=0, out=out, mode="clip")  # any other mode copies through a buffer
 
     def mean_weights(self, w: Any, share: float, total: Any, weight: Any) -> None:
@@ -316,20 +319,25 @@ class NumpyBackend:
     def join(self) -> None:
         """Order what follows after all of `weight_gradient` and `penalty`, which a device runs beside `delta`."""
 
-    def penalty(self, l2: float, W: Any, dW: Any, value: Any) -> None:
+    def penalty(self, l2: float, W: Any, dW: Any, value: Any, divisor: Any = None) -> None:
         """Add the penalty λ/2 Σ W² to the loss, and its derivative λ W to ∂L/∂W.
 
         Args:
-            l2: λ.
+            l2: λ, or what it is once it is divided.
             W: (m, n).
             dW: (m, n), changed in place, or None.
             value: (), the loss, changed in place.
+            divisor: (), what λ is yet to be divided by, or None.
         """
-        squares = self._squares_of(W)
-        self.xp.multiply(squares, 0.5 * l2, out=squares)
+        squares, factor = self._squares_of(W), l2
+        if divisor is not None:
+            factor = self._temporary("lambda", W, ())
+            self.xp.divide(l2, divisor, out=factor)
+        self.xp.multiply(squares, factor, out=squares)
+        self.xp.multiply(squares, 0.5, out=squares)
         self.xp.add(value, squares, out=value)
         if dW is not None:
-            self._run(_PENALTY, {"g": dW, "W": W, "l2": l2}, [dW], ["g"])
+            self._run(_PENALTY, {"g": dW, "W": W, "l2": factor}, [dW], ["g"])
 
     def update(
         self, optimizer: Optimizer, hyper: Any, theta: Any, gradient: Any, slots: Any, narrow: Any = None
@@ -458,6 +466,10 @@ class NumpyBackend:
 def dropout_key(seed: int | None) -> Any:
     """Return the key from which `NumpyBackend.draw_mask` draws: two integers, made of a seed; new ones of None."""
     return numpy.random.Philox(seed).state["state"]["key"]
+
+
+def _gather_sparse(x: Any, rows: Any, out: Any) -> None:
+    x[rows].toarray(out=out)
 
 
 def _draw(key: Any, first: Any, k: int, layer: int, rate: float, mask: Any, uniform: Any) -> None:

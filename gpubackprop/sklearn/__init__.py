@@ -1,0 +1,13 @@
+"""scikit-learn's MLPClassifier and MLPRegressor, trained by this package: on an NVIDIA GPU or on the CPU."""
+
+from ..errors import MissingDependency
+
+try:
+    from .estimators import MLPClassifier, MLPRegressor
+except ImportError as error:
+    raise MissingDependency(
+        f"gpubackprop.sklearn needs scikit-learn 1.9 (which needs Python 3.11): pip install 'gpubackprop[sklearn]' "
+        f"'scikit-learn>=1.9'; the import failed with: {error}"
+    ) from error
+
+__all__ = ["MLPClassifier", "MLPRegressor"]

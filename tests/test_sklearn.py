@@ -1,0 +1,221 @@
+"""scikit-learn's estimators on this package: what it adds, how they travel, what they say when something is wrong."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+from sklearn import datasets, model_selection, neural_network, pipeline, preprocessing
+from sklearn.callback import ScoringMonitor
+
+import gpubackprop as gb
+from gpubackprop import sklearn as ours
+from gpubackprop.sklearn import MLPClassifier, MLPRegressor
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+X, LABELS = datasets.load_iris(return_X_y=True)
+X = preprocessing.scale(X)
+VALUES = X @ [1.0, -2.0, 0.5, 0.3]
+QUICK: dict[str, Any] = {"max_iter": 5, "random_state": 0, "hidden_layer_sizes": (6,)}
+
+
+@pytest.mark.parametrize("name", ours.__all__)
+def test_parameters_begin_with_those_of_scikit_learn(name: str) -> None:
+    own, theirs = (inspect.signature(getattr(module, name)).parameters for module in (ours, neural_network))
+    assert [(p.name, p.default, p.kind) for p in theirs.values()] == [
+        (p.name, p.default, p.kind) for p in list(own.values())[: len(theirs)]
+    ]
+    assert all(p.kind == p.KEYWORD_ONLY for p in list(own.values())[len(theirs) :])
+
+
+@pytest.mark.parametrize("activation", [*sorted(set(gb.activations.ACTIVATIONS) - {"softmax"}), "logistic"])
+def test_any_activation(activation: str) -> None:
+    classifier = MLPClassifier(activation=activation, max_iter=150, learning_rate_init=0.02, random_state=0)
+    assert classifier.fit(X, LABELS).score(X, LABELS) > 0.9
+
+
+def test_an_activation_for_each_layer() -> None:
+    rows = ["tanh", gb.activations.leaky_relu(slope=0.2)]
+    classifier = MLPClassifier(**QUICK | {"hidden_layer_sizes": (6, 5)}, activation=rows).fit(X, LABELS)
+    h = np.tanh(X @ classifier.coefs_[0] + classifier.intercepts_[0]) @ classifier.coefs_[1] + classifier.intercepts_[1]
+    z = np.where(h > 0, h, 0.2 * h) @ classifier.coefs_[2] + classifier.intercepts_[2]
+    np.testing.assert_allclose(classifier.decision_function(X), z, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(classifier.predict_proba(X), np.exp(z) / np.exp(z).sum(1, keepdims=True), rtol=1e-12)
+
+
+def test_logits_of_two_classes() -> None:
+    classifier = MLPClassifier(**QUICK).fit(X[:100], LABELS[:100])
+    logits = classifier.decision_function(X)
+    assert logits.shape == (150,)
+    np.testing.assert_allclose(classifier.predict_proba(X)[:, 1], 1 / (1 + np.exp(-logits)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber", "quantile", gb.losses.quantile(q=0.9)])
+def test_losses(loss: Any) -> None:
+    regressor = MLPRegressor(loss=loss, max_iter=200, learning_rate_init=0.02, random_state=0).fit(X, VALUES)
+    share_below = np.mean(regressor.predict(X) > VALUES)
+    if isinstance(loss, str):
+        assert regressor.score(X, VALUES) > 0.9
+        assert 0.2 < share_below < 0.8
+    else:
+        assert share_below > 0.8
+
+
+def test_output_activation() -> None:
+    regressor = MLPRegressor(**QUICK, output_activation="softplus").fit(X, abs(VALUES))
+    assert regressor.predict(X).min() > 0
+
+
+def test_class_weights_are_sample_weights() -> None:
+    weight = {0: 1.0, 1: 3.0, 2: 0.5}
+    own = MLPClassifier(**QUICK, class_weight=weight).fit(X, LABELS)
+    given = MLPClassifier(**QUICK).fit(X, LABELS, np.vectorize(weight.get)(LABELS))
+    np.testing.assert_array_equal(own.coefs_[0], given.coefs_[0])
+    few = np.r_[:50, 50:60, 100:110]
+    assert MLPClassifier(**QUICK, class_weight="balanced").fit(X[few], LABELS[few]).loss_ > 0
+    with pytest.raises(ValueError, match="'balanced' is not supported for partial_fit"):
+        MLPClassifier(**QUICK, class_weight="balanced").partial_fit(X, LABELS, classes=[0, 1, 2])
+
+
+def test_dropout_is_drawn_from_the_random_state() -> None:
+    first, again, without = (MLPClassifier(**QUICK, dropout=p).fit(X, LABELS) for p in (0.5, 0.5, 0.0))
+    np.testing.assert_array_equal(first.coefs_[0], again.coefs_[0])
+    assert abs(first.coefs_[0] - without.coefs_[0]).max() > 1e-4
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adagrad", gb.optimizers.RMSprop(gb.schedules.Cosine(0.02, steps=100))])
+def test_an_optimizer_of_the_package(optimizer: Any) -> None:
+    regressor = MLPRegressor(max_iter=100, random_state=0, optimizer=optimizer).fit(X, VALUES)
+    assert regressor.loss_ < regressor.loss_curve_[0]
+    with pytest.raises(ValueError, match="got solver='lbfgs'"):
+        MLPRegressor(solver="lbfgs", optimizer=optimizer).fit(X, VALUES)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_validation_data(early_stopping: bool) -> None:
+    classifier = MLPClassifier(**QUICK, early_stopping=early_stopping, alpha=1.0)
+    classifier.fit(X[::2], LABELS[::2], X_val=X[1::2], y_val=LABELS[1::2])
+    assert len(classifier.validation_loss_curve_) == 5
+    if not early_stopping:
+        p = classifier.predict_proba(X[1::2])[np.arange(75), LABELS[1::2]]
+        assert classifier.validation_loss_curve_[-1] == pytest.approx(-np.log(p).mean(), rel=1e-12)
+    else:
+        assert max(classifier.validation_scores_) == classifier.score(X[1::2], LABELS[1::2])
+    with pytest.raises(ValueError, match="given together"):
+        classifier.fit(X, LABELS, X_val=X)
+
+
+def test_callbacks_of_scikit_learn() -> None:
+    monitor = ScoringMonitor(scoring="accuracy")
+    classifier = MLPClassifier(**QUICK).set_callbacks(monitor).fit(X, LABELS)
+    scores = [row["accuracy"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
+    assert len(scores) == 5
+    assert scores[-1] == classifier.score(X, LABELS)
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_copies_go_on_where_they_were(how: Any, solver: str) -> None:
+    classifier = MLPClassifier(**QUICK, solver=solver).fit(X, LABELS)
+    twin = how(classifier)
+    np.testing.assert_array_equal(twin.predict_proba(X), classifier.predict_proba(X))
+    for estimator in (classifier, twin):
+        estimator.set_params(random_state=1).partial_fit(X, LABELS)
+    np.testing.assert_array_equal(twin.coefs_[0], classifier.coefs_[0])
+
+
+def test_parameters_that_are_set_are_used() -> None:
+    regressor = MLPRegressor(**QUICK).fit(X, VALUES)
+    before = regressor.predict(X)
+    regressor.intercepts_[-1] += 1.0  # in place
+    np.testing.assert_allclose(regressor.predict(X), before + 1, rtol=1e-12)
+    regressor.intercepts_[-1] = regressor.intercepts_[-1] + 1.0  # another array
+    np.testing.assert_allclose(regressor.predict(X), before + 2, rtol=1e-12)
+
+
+def test_divergence_names_the_epoch() -> None:
+    regressor = MLPRegressor(solver="sgd", learning_rate_init=1e3, random_state=0)
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match=r"non-finite parameter weights\..* Epoch \d+ is"):
+        regressor.fit(X, 1e6 * VALUES)
+    assert all(np.isfinite(W).all() for W in regressor.coefs_)
+
+
+def test_ctrl_c_leaves_a_usable_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = MLPClassifier._record
+
+    def interrupted(self: Any, *arguments: Any) -> None:
+        record(self, *arguments)
+        if self.n_iter_ == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(MLPClassifier, "_record", interrupted)
+    classifier = MLPClassifier(**QUICK | {"max_iter": 50})
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        classifier.fit(X, LABELS)
+    assert classifier.n_iter_ == 3
+    assert classifier.predict(X).shape == (150,)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "data"),
+    [
+        ({"activation": "none"}, (X, LABELS)),
+        ({"hidden_layer_sizes": (5, 0)}, (X, LABELS)),
+        ({"alpha": -1.0}, (X, LABELS)),
+        ({}, (X[:, 0], LABELS)),
+        ({}, (np.where(X > 1, np.nan, X), LABELS)),
+        ({"early_stopping": True, "validation_fraction": 0.001}, (X, LABELS)),
+        ({}, (X, LABELS, np.zeros(150))),
+    ],
+)
+def test_errors_are_scikit_learns(parameters: dict[str, Any], data: tuple[Any, ...]) -> None:
+    said = []
+    for module in (ours, neural_network):
+        with pytest.raises((ValueError, ZeroDivisionError)) as caught:
+            module.MLPClassifier(**parameters).fit(*data)
+        said.append(str(caught.value).partition("{")[0])  # what is accepted may be more
+    assert said[0].split(" must be")[0] == said[1].split(" must be")[0]
+
+
+def test_in_a_grid_search_on_processes() -> None:
+    scaled = pipeline.make_pipeline(preprocessing.StandardScaler(), MLPClassifier(**QUICK))
+    search = model_selection.GridSearchCV(scaled, {"mlpclassifier__alpha": [1e-4, 1.0]}, cv=2, n_jobs=2)
+    assert set(search.fit(X, LABELS).best_params_) == {"mlpclassifier__alpha"}
+
+
+def test_without_scikit_learn() -> None:
+    code = "import sys; sys.modules['sklearn'] = None\nimport gpubackprop.sklearn"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "MissingDependency: gpubackprop.sklearn needs scikit-learn 1.9" in run.stderr
+    assert "pip install 'gpubackprop[sklearn]'" in run.stderr
+
+
+@pytest.mark.parametrize("parameters", [{"solver": "sgd"}, {"solver": "sgd", "momentum": 0.0}, {}, {"solver": "lbfgs"}])
+def test_there_and_back(parameters: dict[str, Any]) -> None:
+    own = MLPClassifier(**QUICK, **parameters).fit(X, LABELS)
+    plain = own.to_sklearn()
+    assert type(plain) is neural_network.MLPClassifier
+    assert "gpubackprop" not in str(pickle.dumps(plain))
+    back = MLPClassifier.from_sklearn(plain, backend="numpy")
+    for estimator in (plain, back):
+        np.testing.assert_allclose(estimator.predict_proba(X), own.predict_proba(X), rtol=1e-12)
+    if own.solver != "lbfgs":
+        for estimator in (own, plain, back):
+            estimator.partial_fit(X, LABELS)
+        for estimator in (plain, back):
+            np.testing.assert_allclose(estimator.coefs_[0], own.coefs_[0], rtol=1e-10, atol=1e-13)
+    with pytest.raises(gb.errors.InvalidValue, match="scikit-learn has as activation"):
+        MLPClassifier(activation="gelu").to_sklearn()
+    with pytest.raises(gb.errors.InvalidType, match="must be scikit-learn's MLPRegressor"):
+        MLPRegressor.from_sklearn(plain)
