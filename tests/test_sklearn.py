@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn")
+pytest.importorskip("sklearn", minversion="1.9")
 from sklearn import datasets, model_selection, neural_network, pipeline, preprocessing
 from sklearn.callback import ScoringMonitor
 
