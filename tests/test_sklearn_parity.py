@@ -86,6 +86,17 @@ def test_a_planted_fault_is_seen() -> None:
     assert off(own, theirs) > BOUNDS["float64"]
 
 
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_a_line_search_that_goes_too_far_sees_the_clipped_loss(multilabel: bool) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(230, 7))
+    T = X @ rng.normal(size=(7, 3))
+    y = (T > 0).astype(int) if multilabel else T.argmax(1)
+    pair = _pair("multiclass", hidden_layer_sizes=(12, 8), solver="lbfgs", max_iter=10, random_state=3)
+    own, theirs = (estimator.fit(X, y) for estimator in pair)
+    assert off(own, theirs) <= BOUNDS["float64"]
+
+
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "adaptive rate": ("multiclass", {"solver": "sgd", "learning_rate": "adaptive", "tol": 0.05, "n_iter_no_change": 2}),
     "inverse scaling": ("binary", {"solver": "sgd", "learning_rate": "invscaling", "learning_rate_init": 0.5}),

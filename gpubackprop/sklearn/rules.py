@@ -145,7 +145,7 @@ def optimizer_of(estimator: Any) -> Optimizer:
     """Return the optimizer of an estimator's parameters; its rate is what scikit-learn's own object says.
 
     Args:
-        estimator: with the attribute `_optimizer`.
+        estimator: with the attribute `_optimizer`, of the solver with which training began.
 
     Returns:
         The optimizer.
@@ -153,7 +153,7 @@ def optimizer_of(estimator: Any) -> Optimizer:
     if estimator.optimizer is not None:
         return as_optimizer(estimator.optimizer)
     rates = estimator._optimizer
-    if estimator.solver == "sgd":
+    if hasattr(rates, "momentum"):
         return Momentum(lambda t: rates.learning_rate, momentum=rates.momentum, nesterov=rates.nesterov)
     return _adam(rates.learning_rate_init, rates.beta_1, rates.beta_2, rates.epsilon)
 
