@@ -14,8 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn")
-from sklearn import datasets, model_selection, neural_network, pipeline, preprocessing
+pytest.importorskip("sklearn", minversion="1.9")
+from sklearn import (
+    calibration,
+    config_context,
+    datasets,
+    dummy,
+    ensemble,
+    inspection,
+    model_selection,
+    neural_network,
+    pipeline,
+    preprocessing,
+)
 from sklearn.callback import ScoringMonitor
 
 import gpubackprop as gb
@@ -186,6 +197,36 @@ def test_errors_are_scikit_learns(parameters: dict[str, Any], data: tuple[Any, .
             module.MLPClassifier(**parameters).fit(*data)
         said.append(str(caught.value).partition("{")[0])  # what is accepted may be more
     assert said[0].split(" must be")[0] == said[1].split(" must be")[0]
+
+
+def _around(kind: str, classifier: Any) -> Any:
+    """Return what scikit-learn makes of a classifier, as numbers."""
+    if kind == "cross_val_predict":
+        return model_selection.cross_val_predict(classifier, X, LABELS, cv=3, method="predict_proba")
+    if kind == "stacking":
+        stack = ensemble.StackingClassifier([("a", classifier), ("b", dummy.DummyClassifier())], cv=2)
+        return stack.fit(X, LABELS).predict_proba(X)
+    if kind == "calibration":
+        return calibration.CalibratedClassifierCV(classifier, cv=2).fit(X[50:], LABELS[50:]).predict_proba(X)
+    if kind == "permutation importance":
+        fitted = classifier.fit(X, LABELS)
+        return inspection.permutation_importance(fitted, X, LABELS, n_repeats=2, random_state=0).importances
+    with config_context(enable_metadata_routing=True):
+        routed = classifier.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        weights = np.linspace(1, 2, len(X))
+        return model_selection.cross_validate(routed, X, LABELS, cv=2, params={"sample_weight": weights})["test_score"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["cross_val_predict", "stacking", "calibration", "permutation importance", "metadata routing"]
+)
+def test_around_it_all_is_as_around_scikit_learns(kind: str) -> None:
+    parameters = QUICK | {"max_iter": 30, "learning_rate_init": 0.05}
+    own, theirs = (_around(kind, module.MLPClassifier(**parameters)) for module in (ours, neural_network))
+    if kind == "calibration":  # by logits here, by probabilities there
+        assert np.mean(own.argmax(1) == theirs.argmax(1)) > 0.95
+    else:
+        np.testing.assert_allclose(own, theirs, rtol=1e-9, atol=1e-12)
 
 
 def test_in_a_grid_search_on_processes() -> None:

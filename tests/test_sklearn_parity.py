@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import pickle
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
+from cuda_backends import forget
 
-pytest.importorskip("sklearn")
+pytest.importorskip("sklearn", minversion="1.9")
 import scipy.sparse
 from sklearn import clone, datasets, neural_network, preprocessing
 
@@ -83,6 +86,17 @@ def test_a_planted_fault_is_seen() -> None:
     assert off(own, theirs) > BOUNDS["float64"]
 
 
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_a_line_search_that_goes_too_far_sees_the_clipped_loss(multilabel: bool) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(230, 7))
+    T = X @ rng.normal(size=(7, 3))
+    y = (T > 0).astype(int) if multilabel else T.argmax(1)
+    pair = _pair("multiclass", hidden_layer_sizes=(12, 8), solver="lbfgs", max_iter=10, random_state=3)
+    own, theirs = (estimator.fit(X, y) for estimator in pair)
+    assert off(own, theirs) <= BOUNDS["float64"]
+
+
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "adaptive rate": ("multiclass", {"solver": "sgd", "learning_rate": "adaptive", "tol": 0.05, "n_iter_no_change": 2}),
     "inverse scaling": ("binary", {"solver": "sgd", "learning_rate": "invscaling", "learning_rate_init": 0.5}),
@@ -140,3 +154,32 @@ def test_warm_start(solver: str) -> None:
     for estimator in (own, theirs):
         estimator.fit(X, y).fit(X[:100], y[:100])
     assert off(own, theirs) <= BOUNDS["float64"]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "poisson"])
+def test_on_cuda(device: str, kind: str, solver: str, weighted: bool) -> None:
+    X, y, told = _task(kind, "float64")
+    X, y = X[::5], y[::5]
+    w = np.random.default_rng(0).integers(1, 5, len(y)) / 2 if weighted else None
+    own, theirs = _pair(kind, hidden_layer_sizes=(6,), solver=solver, batch_size=12, max_iter=4, random_state=3, **told)
+    own.set_params(backend=device).fit(X, y, w)
+    theirs.fit(X, y, w)
+    assert (own.backend_, type(own.coefs_[0])) == ("cuda", np.ndarray)
+    assert off(own, theirs) <= 1e-10
+    np.testing.assert_allclose(own.predict(X), theirs.predict(X), rtol=1e-8)
+
+
+def test_from_cuda_to_a_host_without(stand_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y, _ = _task("multiclass", "float64")
+    classifier = ours.MLPClassifier(backend=stand_in, max_iter=2, random_state=0, early_stopping=True).fit(X, y)
+    with pytest.raises(ValueError, match="read-only"):
+        classifier.coefs_[0][0, 0] = 1.0
+    told, packed = classifier.predict_proba(X), pickle.dumps(classifier)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    forget()
+    with pytest.warns(RuntimeWarning, match="CuPy.*; this MLPClassifier runs on NumPy"):
+        served = pickle.loads(packed)
+    assert served.backend_ == "numpy"
+    np.testing.assert_allclose(served.predict_proba(X), told, rtol=1e-10)

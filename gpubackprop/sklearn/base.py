@@ -196,6 +196,8 @@ class OnNetwork(CallbackSupportMixin):  # type: ignore[misc]
             )
             if self._optimizer_state is not None:
                 run.go_on(*self._optimizer_state)
+            context = self._init_callback_context(max_subtasks=self.max_iter)
+            context.call_on_fit_task_begin(estimator=self, **self._given)
             try:
                 self._epochs(run, validation, incremental, interrupted)
             except KeyboardInterrupt:
@@ -205,6 +207,8 @@ class OnNetwork(CallbackSupportMixin):  # type: ignore[misc]
         if self.early_stopping:
             net._set_parameters(zip(self._best_coefs, self._best_intercepts, strict=True))
         self._adopt(net)
+        fitted = functools.partial(self._fitted, run)
+        context.call_on_fit_task_end(estimator=self, reconstruction_attributes=fitted, **self._given)
 
     def _rates(self: Any) -> Any:
         """Return scikit-learn's object of the solver, which here keeps the learning rate alone."""
@@ -249,11 +253,11 @@ class OnNetwork(CallbackSupportMixin):  # type: ignore[misc]
         self: Any, run: Run, validation: tuple[Any, ...], incremental: bool, interrupted: Callable[[], bool]
     ) -> None:
         """Take epochs until scikit-learn's rules stop them, and record each as it does."""
-        context = self._init_callback_context(max_subtasks=self.max_iter)
-        context.call_on_fit_task_begin(estimator=self, **self._given)
         self.n_iter_ = 0
         for _ in range(self.max_iter):
-            task = context.subcontext(task_name="epoch").call_on_fit_task_begin(estimator=self, **self._given)
+            task = self._callback_fit_ctx.subcontext(task_name="epoch").call_on_fit_task_begin(
+                estimator=self, **self._given
+            )
             run.epoch(interrupted)
             if interrupted():
                 raise KeyboardInterrupt
@@ -269,9 +273,6 @@ class OnNetwork(CallbackSupportMixin):  # type: ignore[misc]
                     ConvergenceWarning,
                     stacklevel=7,
                 )
-        context.call_on_fit_task_end(
-            estimator=self, reconstruction_attributes=functools.partial(self._fitted, run), **self._given
-        )
 
     def _has_converged(self: Any) -> bool:
         """Return whether scikit-learn's rules stop training after an epoch; they may lower the rate instead."""

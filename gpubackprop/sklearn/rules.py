@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy
@@ -97,7 +98,12 @@ def loss_of(loss: str | Loss, output_activation: str | Activation, outputs: int,
     name = "binary_log_loss" if (loss, output_activation) == ("log_loss", "logistic") else loss
     if name not in LOSSES:
         return loss
-    known = {"share": 1.0 / outputs, "eps": float(numpy.finfo(dtype).eps)}
+    return _row(name, 1.0 / outputs, float(numpy.finfo(dtype).eps))
+
+
+@cache  # a formula is traced when its row is made, which takes as long as an epoch on a few hundred examples
+def _row(name: str, share: float, eps: float) -> Loss:
+    known = {"share": share, "eps": eps}
     return LOSSES[name](**{parameter: known[parameter] for parameter in LOSSES[name].parameters})
 
 
@@ -123,18 +129,23 @@ class Momentum(SGD):
 class EfficientAdam(Adam):
     """Adam in the order of Kingma, Ba 2015, end of section 2, where ε is added to the root as it is, biased."""
 
+    def scalars(self, t: int, learning_rate: float) -> dict[str, float]:
+        """Return the rate, and the rate with both biases taken out."""
+        step = learning_rate * math.sqrt(1 - self.beta2 ** (t + 1)) / (1 - self.beta1 ** (t + 1))
+        return {"rate": learning_rate, "step": step}
+
     def step(self, m: Any, h: Any, w: Any, g: Any, *slots: Any) -> tuple[Any, ...]:
         """Return the new w, mean and square."""
         mean = self.beta1 * slots[0] + (1 - self.beta1) * g
         square = self.beta2 * slots[1] + (1 - self.beta2) * (g * g)
-        return w - h.step / h.root * mean / (m.sqrt(square) + self.eps), mean, square
+        return w - h.step * mean / (m.sqrt(square) + self.eps), mean, square
 
 
 def optimizer_of(estimator: Any) -> Optimizer:
     """Return the optimizer of an estimator's parameters; its rate is what scikit-learn's own object says.
 
     Args:
-        estimator: with the attribute `_optimizer`.
+        estimator: with the attribute `_optimizer`, of the solver with which training began.
 
     Returns:
         The optimizer.
@@ -142,6 +153,11 @@ def optimizer_of(estimator: Any) -> Optimizer:
     if estimator.optimizer is not None:
         return as_optimizer(estimator.optimizer)
     rates = estimator._optimizer
-    if estimator.solver == "sgd":
+    if hasattr(rates, "momentum"):
         return Momentum(lambda t: rates.learning_rate, momentum=rates.momentum, nesterov=rates.nesterov)
-    return EfficientAdam(rates.learning_rate_init, beta1=rates.beta_1, beta2=rates.beta_2, eps=rates.epsilon)
+    return _adam(rates.learning_rate_init, rates.beta_1, rates.beta_2, rates.epsilon)
+
+
+@lru_cache(maxsize=64)
+def _adam(learning_rate: float, beta1: float, beta2: float, eps: float) -> EfficientAdam:
+    return EfficientAdam(learning_rate, beta1=beta1, beta2=beta2, eps=eps)
