@@ -111,8 +111,9 @@ class Workspace:
         return self._part[1]
 
     def unload(self) -> None:
-        """Let go of the batch, which is the caller's."""
-        self.h[0] = self.y = None
+        """Let go of the batch, and of that of the last smaller one, which are the caller's."""
+        for part in (self, self._part[1]):
+            part.h[0] = part.y = None
 
     def load(self, x: Any, y: Any = None, w: Any = None) -> Workspace:
         """Set a batch of at most N rows: examples (n, n_0) as stored, targets (n, n_L), sample weights (n, 1) or None.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import threading
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -86,6 +88,17 @@ def test_a_network_lets_go_of_the_batches_it_was_given() -> None:
         tracemalloc.stop()
     # The gradient, the buffers of 59 rows of 6 units, and small change; the batches alone would be 59 · 30 · 784 · 8.
     assert kept < 500_000 < 59 * 30 * 784 * 8
+
+
+def test_a_prediction_lets_go_of_the_examples() -> None:
+    """Of those of the last part too, which may be smaller than the others."""
+    net = gb.Network([6, 2], backend="numpy")
+    X = numpy.ones((10, 6), "float32")
+    net.predict(X, batch_size=4)
+    alive = weakref.ref(X)
+    del X
+    gc.collect()
+    assert alive() is None
 
 
 @pytest.mark.parametrize("call", ["fit", "predict", "evaluate", "loss_and_gradients"])
