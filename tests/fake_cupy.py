@@ -451,7 +451,7 @@ UFUNCS = {
     name: ufunc(getattr(np, name), getattr(np, name).nin)
     for name in (
         "add", "subtract", "multiply", "true_divide", "divide", "negative", "absolute", "less", "less_equal", "greater",
-        "greater_equal", "logical_not", "exp", "expm1", "log", "log1p", "sqrt", "tanh", "minimum", "maximum",
+        "greater_equal", "exp", "expm1", "log", "log1p", "sqrt", "tanh", "minimum", "maximum",
         "isfinite",
     )
 }  # fmt: skip

@@ -13,7 +13,7 @@ Operations = dict[str, Callable[..., Any]]
 
 _UFUNCS = {
     "+": "add", "-": "subtract", "*": "multiply", "/": "true_divide", "negative": "negative", "abs": "absolute",
-    "<": "less", "<=": "less_equal", ">": "greater", ">=": "greater_equal", "logical_not": "logical_not",
+    "<": "less", "<=": "less_equal", ">": "greater", ">=": "greater_equal",
     "exp": "exp", "expm1": "expm1", "log": "log", "log1p": "log1p", "sqrt": "sqrt", "tanh": "tanh",
 }  # fmt: skip
 
