@@ -3,14 +3,14 @@
 A formula is an ordinary Python function whose first argument ``m`` is the vocabulary of mathematics, for
 example ``lambda m, z: m.log1p(m.exp(z))``. It may use ``+ - * /``, comparisons, numbers, and the functions of
 `Vocabulary`. Called once with symbols it leaves a `Trace`, a list of single operations, and everything else reads
-that trace: `Program` runs it on NumPy or CuPy arrays, `cuda_function` writes it as CUDA C++, `gpubackprop.onnx` as
-operators of ONNX. There is no second form that could drift from the first.
+that trace: `Program` runs it on NumPy or CuPy arrays, `cuda_function` writes it as CUDA C++, `c_loop` as C for a CPU,
+`gpubackprop.onnx` as operators of ONNX. There is no second form that could drift from the first.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +111,11 @@ class Trace:
     def inputs(self) -> tuple[str, ...]:
         """Names of the inputs that the formula really uses."""
         return tuple(operands[0] for operation, operands in self.values if operation == "input")
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """Its constants, in order."""
+        return tuple(operands[0] for operation, operands in self.values if operation == "number")
 
 
 def trace(
@@ -289,16 +294,7 @@ def cuda_function(name: str, source: Trace, arguments: Sequence[str], overwrites
     Returns:
         Source text; it needs ``minimum`` and ``maximum`` of `kernels/formulas.cuh`.
     """
-    text: list[str] = []
-    terms: list[str] = []
-    for position, (operation, operands) in enumerate(source.values):
-        if operation in ("input", "number"):
-            terms.append(f"{operands[0]}_" if operation == "input" else f"T({operands[0]!r})")
-        else:
-            kind = "bool" if operation in COMPARISONS else "T"
-            text.append(f"    const {kind} v{position} = {_cuda_term(operation, [terms[k] for k in operands])};\n")
-            terms.append(f"v{position}")
-    results = [terms[k] for k in source.outputs]
+    text, results = _statements(source, [f"T({number!r})" for number in source.numbers])
     if overwrites:
         # Read all before writing any: an output may be the old value of an argument that another output overwrites.
         text += [f"    const T r{k} = {result};\n" for k, result in enumerate(results)]
@@ -309,8 +305,57 @@ def cuda_function(name: str, source: Trace, arguments: Sequence[str], overwrites
     return f"__device__ __forceinline__ {'void' if overwrites else 'T'} {name}({heads}) {{\n{''.join(text)}}}\n"
 
 
-def _cuda_term(operation: str, terms: list[str]) -> str:
-    """Return one operation as a C++ expression."""
+def c_loop(name: str, source: Trace, scalars: Collection[str]) -> str:
+    """Write a trace as a function of C that goes over arrays of the type ``T``, element by element.
+
+    Args:
+        name: name of the function.
+        source: the trace.
+        scalars: inputs that are one number, the same for all elements.
+
+    Returns:
+        Source text of ``void name(long long n, T *const *arrays)``; the arrays are the numbers of the trace in one,
+        then its inputs, and then its outputs, each of which may be that of an input. Traces that differ in numbers
+        alone have one text. It needs what `cuda_function` does.
+    """
+    inputs, count = [(k, name, name in scalars) for k, name in enumerate(source.inputs, start=1)], len(source.numbers)
+    body, results = _statements(source, [f"c{k}" for k in range(count)])
+    first = 1 + len(inputs)
+    return "".join(
+        [
+            f"void {name}(long long n, T *const *arrays) {{\n",
+            *(f"const T c{k} = arrays[0][{k}];\n" for k in range(count)),
+            *(f"const T {name}_ = *arrays[{k}];\n" for k, name, is_scalar in inputs if is_scalar),
+            *(f"const T *const p{k} = arrays[{k}];\n" for k, _, is_scalar in inputs if not is_scalar),
+            *(f"T *const p{k} = arrays[{k}];\n" for k in range(first, first + len(results))),
+            "#pragma omp simd\n",  # no element is computed from what was written for another
+            "for (long long i = 0; i < n; ++i) {\n",
+            *(f"    const T {name}_ = p{k}[i];\n" for k, name, is_scalar in inputs if not is_scalar),
+            *body,
+            *(f"    const T r{k} = {result};\n" for k, result in enumerate(results)),
+            *(f"    p{k}[i] = r{k - first};\n" for k in range(first, first + len(results))),
+            "}\n}\n",
+        ]
+    )
+
+
+def _statements(source: Trace, numbers: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return statements of C on values of the type ``T``, and the outputs as expressions; inputs end in _."""
+    text: list[str] = []
+    terms: list[str] = []
+    literals = iter(numbers)
+    for position, (operation, operands) in enumerate(source.values):
+        if operation in ("input", "number"):
+            terms.append(f"{operands[0]}_" if operation == "input" else next(literals))
+        else:
+            kind = "bool" if operation in COMPARISONS else "T"
+            text.append(f"    const {kind} v{position} = {_c_term(operation, [terms[k] for k in operands])};\n")
+            terms.append(f"v{position}")
+    return text, [terms[k] for k in source.outputs]
+
+
+def _c_term(operation: str, terms: list[str]) -> str:
+    """Return one operation as an expression of C and C++."""
     if operation in COMPARISONS or operation in ("+", "-", "*", "/"):
         return f"{terms[0]} {operation} {terms[1]}"
     if operation == "where":

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from ..errors import BackendUnavailable, InvalidType, InvalidValue
-from . import devices
+from . import devices, loops
 from .numpy import NumpyBackend
 
 ENVIRONMENT_VARIABLE = "GPUBACKPROP_BACKEND"
@@ -131,4 +131,4 @@ def _of_environment() -> str:
 
 @cache
 def _numpy_backend() -> NumpyBackend:
-    return NumpyBackend()
+    return NumpyBackend(loops=loops.of_this_machine())

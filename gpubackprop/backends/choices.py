@@ -22,7 +22,7 @@ class Choices:
     """
 
     def __init__(self, name: str) -> None:
-        self._path = _folder() / f"{name}.json"
+        self._path = cache_folder() / f"{name}.json"
         self._table = self._read()
 
     def _read(self) -> dict[str, str]:
@@ -46,8 +46,8 @@ class Choices:
                 file.write(json.dumps(self._table, indent=1, sort_keys=True).encode())
 
 
-def _folder() -> Path:
-    """Return the folder of choices, for a user without a home one that cannot be."""
+def cache_folder() -> Path:
+    """Return the folder of what is kept from process to process, for a user without a home one that cannot be."""
     given = os.environ.get(ENVIRONMENT_VARIABLE)
     try:
         return Path(given) if given else Path.home() / ".cache" / "gpubackprop"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..activations import Activation
     from ..losses import Loss
     from ..optimizers import Optimizer
+    from .loops import Loops
 
 _TINY = 1e-30  # keeps a batch of examples that all weigh nothing from dividing by zero
 _MANY_CALLS = 16  # of a formula, beside which a recording may go over the blocks anew and need not hold every call
@@ -39,6 +40,10 @@ _ALIGNMENT = 64  # bytes: a cache line, and the widest vector of the CPU
 class NumpyBackend:
     """The equations on NumPy arrays.
 
+    Args:
+        xp: the array module.
+        loops: those that run formulas of plain arithmetic, or None.
+
     Attributes:
         name: "numpy".
         xp: the array module.
@@ -48,12 +53,12 @@ class NumpyBackend:
     """
 
     name = "numpy"
-    engine = "NumPy calls, recorded in the first step"
     block = 32_768
     precisions: tuple[str, ...] = ("float32",)
 
-    def __init__(self, xp: Any = numpy) -> None:
-        self._tape = Tape()
+    def __init__(self, xp: Any = numpy, loops: Loops | None = None) -> None:
+        self._tape, self._loops = Tape(), loops
+        self.engine = "NumPy calls, recorded in the first step" + (f"; {loops}" if loops else "")
         self.xp = Taped(xp, self._tape) if xp is numpy else xp
         self._operations = {False: real_operations(self.xp), True: complex_operations(xp)}
         self._programs: weakref.WeakKeyDictionary[Trace, dict[tuple[Any, ...], Program]] = weakref.WeakKeyDictionary()
@@ -144,7 +149,11 @@ class NumpyBackend:
     def _run(
         self, source: Trace, inputs: Mapping[str, Any], outputs: Sequence[Any], overwrites: Sequence[str] = ()
     ) -> None:
-        """Run a trace on arrays; it is compiled at its first use."""
+        """Run a trace on arrays, as one loop or call by call; it is compiled at its first use."""
+        loop = self._loops and self._loops.bound(source, inputs, outputs)
+        if loop:
+            self._tape.do(loop)
+            return
         is_complex = outputs[0].dtype.kind == "c"
         programs, key = self._programs.setdefault(source, {}), (is_complex, tuple(overwrites))
         if key not in programs:

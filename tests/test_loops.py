@@ -1,0 +1,156 @@
+"""Formulas as loops in C: the bits of NumPy's passes, compiled once, and never needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import formulas
+import numpy
+import pytest
+from formulas import CASES, Case, backend_of, run
+
+import gpubackprop as gb
+from gpubackprop.backends import loops
+from gpubackprop.backends.loops import Loops
+from gpubackprop.backends.numpy import NumpyBackend
+from gpubackprop.formula import trace
+
+ARITHMETIC = [case for case in CASES if {operation for operation, _ in case.trace.values} <= loops.OPERATIONS]
+OTHER = [case for case in CASES if case not in ARITHMETIC]
+
+
+@pytest.fixture
+def command(need: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the command of a compiler that counts its calls in tmp_path/calls; the cache is a folder of its own."""
+    need("cc")
+    monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", str(tmp_path / "cache"))
+    script = tmp_path / "counting"
+    script.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path / "calls"}\nexec {shutil.which("cc")} "$@"\n')
+    script.chmod(0o755)
+    return [str(script)]
+
+
+def _compiled(tmp_path: Path) -> int:
+    calls = tmp_path / "calls"
+    return calls.read_text().count("loop.c") if calls.exists() else 0
+
+
+@pytest.fixture
+def backend(need: Callable[[str], None]) -> NumpyBackend:
+    """Return a backend that runs loops."""
+    need("cc")
+    return NumpyBackend(loops=loops.of_this_machine())
+
+
+def _bound(made: Loops, source: object, size: int = 5) -> Callable[[], None] | None:
+    x = numpy.arange(1.0, size + 1)
+    return made.bound(source, {"x": x}, [x])  # type: ignore[arg-type]
+
+
+DOUBLE = trace(lambda m, x: x + x, ("x",))
+
+
+def test_what_is_arithmetic() -> None:
+    """Every optimizer's update is, and relu both ways; what calls exp is not."""
+    names = {case.name for case in ARITHMETIC}
+    assert {*formulas.OPTIMIZERS, "relu_sigma", "relu_backward", "mse_loss"} <= names
+    assert {"tanh_sigma", "gelu_sigma", "cross_entropy_loss"} <= {case.name for case in OTHER}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", ARITHMETIC, ids=str)
+def test_a_loop_gives_the_bits_of_numpys_passes(backend: NumpyBackend, case: Case, dtype: str) -> None:
+    """At NaN, infinities and numbers below the least normal one too: each operation is rounded as NumPy rounds it."""
+    arrays = formulas.inputs(case, dtype)
+    inputs = [arrays[name] for name in case.trace.inputs]
+    assert backend._loops is not None
+    assert backend._loops.bound(case.trace, arrays, [inputs[0].copy() for _ in case.trace.outputs]) is not None
+    for one, other in zip(run(backend, case, arrays), run(backend_of(), case, arrays), strict=True):
+        numpy.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("optimizer", formulas.OPTIMIZERS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_training_with_loops_and_without(backend: NumpyBackend, optimizer: str, dtype: str) -> None:
+    """Numbers of a step and of clipping are no arrays there; steps are recorded, the last batch is a smaller one."""
+    rng = numpy.random.default_rng(0)
+    X, y = rng.normal(size=(50, 6)), rng.normal(size=(50, 2))
+    parameters = []
+    for made in (backend, NumpyBackend()):
+        net = gb.Network([6, 8, 7, 2], activation=["leaky_relu", "relu"], l2=0.1, dtype=dtype, backend="numpy")
+        net.backend = made
+        gb.fit(net, X, y, optimizer=formulas.OPTIMIZERS[optimizer], epochs=3, batch_size=16, progress=False)
+        parameters.append(net.theta)
+    numpy.testing.assert_array_equal(*parameters)
+
+
+def test_numbers_of_a_formula_are_not_compiled_into_it(command: list[str], tmp_path: Path) -> None:
+    """A search for hyperparameters compiles once."""
+    made = Loops(command)
+    for factor in (0.1, 0.2):
+        x = numpy.ones(3)
+        loop = made.bound(trace(lambda m, x: factor * x, ("x",)), {"x": x}, [x])  # noqa: B023
+        assert loop is not None
+        loop()
+        assert x.tolist() == [factor] * 3
+    assert _compiled(tmp_path) == 1
+
+
+def test_another_process_finds_what_was_compiled(command: list[str], tmp_path: Path) -> None:
+    for _ in range(2):
+        assert _bound(Loops(command), DOUBLE) is not None
+    assert _compiled(tmp_path) == 1
+
+
+@pytest.mark.parametrize("damage", ["empty", "writable"])
+def test_what_cannot_be_trusted_is_compiled_anew(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """A file that is no library, one that others may have written."""
+    _bound(Loops(command), DOUBLE)
+    shutil.copytree(tmp_path / "cache", tmp_path / "other")  # what lies at one path is loaded once in a process
+    monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", str(tmp_path / "other"))
+    [path] = (tmp_path / "other" / "loops").iterdir()
+    if damage == "writable":
+        path.chmod(0o666)
+    else:
+        path.write_bytes(b"")
+    assert _bound(Loops(command), DOUBLE) is not None
+    assert _compiled(tmp_path) == 2
+    assert not path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+@pytest.mark.parametrize("given", ["false", "sleep 100", "/nowhere/cc", ""])
+def test_without_a_compiler_numpy_does_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str) -> None:
+    """One that fails, one that takes too long, one that is not there, none."""
+    monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(loops, "_SECONDS", 0.2)
+    monkeypatch.setenv("CC", given)
+    backend = NumpyBackend(loops=loops.of_this_machine.__wrapped__())
+    x = numpy.array([1.0, 2.0])
+    backend._run(DOUBLE, {"x": x}, [x])
+    assert x.tolist() == [2.0, 4.0]
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_a_cache_that_cannot_be_written(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", os.devnull)
+    assert _bound(Loops(command), DOUBLE) is None
+
+
+def test_types_that_differ_have_no_loop(backend: NumpyBackend) -> None:
+    """The arithmetic of a loop is in one type; NumPy's widens."""
+    x, out = numpy.ones(3, "float32"), numpy.empty(3)
+    assert backend._loops is not None
+    assert backend._loops.bound(DOUBLE, {"x": x}, [out]) is None
+    backend._run(DOUBLE, {"x": x}, [out])
+    assert out.tolist() == [2.0] * 3
+
+
+def test_where_training_runs_is_told(backend: NumpyBackend) -> None:
+    assert "loops of C" in backend.engine
+    assert "loops of C" not in NumpyBackend().engine
