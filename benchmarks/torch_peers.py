@@ -193,6 +193,24 @@ class TorchInference(TorchEager):
             self._outputs()
 
 
+class TorchBackward(TorchEager):
+    """PyTorch: the gradients of a batch, from what one forward pass has kept."""
+
+    def prepare(self, workload: Workload, data: Data) -> None:
+        """Take a forward pass."""
+        super().prepare(workload, data)
+        self._value, self._parameters = self._loss(*self._batches[0]), list(self._model.parameters())
+
+    def loss_curve(self) -> list[float]:
+        """Return the loss of the batch."""
+        return [float(self._value.detach())]
+
+    def steps(self, k: int) -> None:
+        """Compute the gradients k times."""
+        for _ in range(k):
+            self._torch.autograd.grad(self._value, self._parameters, retain_graph=True)
+
+
 def _torch_model(torch: Any, data: Data) -> Any:
     """Return the network on the CPU with the weights to begin with."""
     layers: list[Any] = []

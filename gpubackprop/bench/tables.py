@@ -229,8 +229,16 @@ def heading(results: Results) -> list[tuple[str, str]]:
         "GPU": gpu,
         "versions": ", ".join(versions),
         "measured": results.date,
+        "disturbed": _disturbed(results),
     }
     return [(name, fact) for name, fact in facts.items() if fact]
+
+
+def _disturbed(results: Results) -> str:
+    if not results.disturbed:
+        return ""
+    busy = digits(max(results.disturbed.values()))
+    return f"{len(results.disturbed)} of {len(results.entries)} benchmarks, while others kept up to {busy} cores busy"
 
 
 _VERSIONS = {"gpubackprop": "gpubackprop", "numpy": "NumPy", "cupy": "CuPy", "cuda": "CUDA"}
