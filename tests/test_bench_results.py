@@ -63,7 +63,7 @@ def test_what_disturbed_the_machine_is_kept_and_told(tmp_path: Path) -> None:
     measured = _read(tmp_path, results.without_details(content))
     assert measured.disturbed == content["disturbed"]
     told = dict(tables.heading(measured))["disturbed"]
-    assert told == f"2 of {len(measured.entries)} benchmarks, while others kept up to 1.50 cores busy"
+    assert told == f"2 of {len(measured.entries)} benchmarks disturbed: others kept up to 1.50 cores busy"
     assert "disturbed" not in dict(tables.heading(_read(tmp_path, CONTENT)))
 
 

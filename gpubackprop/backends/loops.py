@@ -30,10 +30,10 @@ import numpy
 from ..files import replacing
 from ..formula import COMPARISONS, Trace, c_loop
 from .choices import cache_folder
-from .sources import KERNELS, TYPES
+from .sources import KERNELS
 
 NAME = "gpubackprop_loop"
-DTYPES = "float32", "float64"
+NAMES = {numpy.dtype("float32"): "float", numpy.dtype("float64"): "double"}  # of types in C
 OPERATIONS = {"input", "number", "+", "-", "*", "/", "negative", "abs", "sqrt", "minimum", "maximum", "where"}
 OPERATIONS |= COMPARISONS.keys()
 # No product is contracted with a sum, and nothing else is computed in another way than it is written.
@@ -56,7 +56,7 @@ class Loops:
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = [*command, *FLAGS]
-        self._bodies: weakref.WeakKeyDictionary[Trace, dict[tuple[frozenset[str], str], Any]]
+        self._bodies: weakref.WeakKeyDictionary[Trace, dict[tuple[frozenset[str], numpy.dtype[Any]], Any]]
         self._bodies = weakref.WeakKeyDictionary()
         self._functions: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -72,10 +72,10 @@ class Loops:
             inputs: contiguous arrays of one size, or numbers and arrays of no dimension, by name.
             outputs: contiguous arrays of that size, written; each may be one of the inputs.
         """
-        dtype = str(outputs[0].dtype)
+        dtype = outputs[0].dtype
         given = [x if hasattr(x, "dtype") else numpy.array(x, dtype) for x in map(inputs.__getitem__, source.inputs)]
         arrays = [*given, *outputs]
-        if dtype not in DTYPES or any(a.dtype != dtype for a in arrays):
+        if dtype not in NAMES or any(a.dtype != dtype for a in arrays):
             return None
         key = frozenset(name for name, a in zip(source.inputs, given, strict=True) if not a.ndim), dtype
         bodies = self._bodies.setdefault(source, {})
@@ -89,11 +89,13 @@ class Loops:
             _called, function, outputs[0].size, (ctypes.c_void_p * len(arrays))(*map(_address, arrays)), arrays
         )
 
-    def _body(self, source: Trace, scalars: frozenset[str], dtype: str) -> tuple[Any, numpy.ndarray] | None:
+    def _body(
+        self, source: Trace, scalars: frozenset[str], dtype: numpy.dtype[Any]
+    ) -> tuple[Any, numpy.ndarray] | None:
         """Return a compiled loop and its numbers, or None where it calls what is no arithmetic or does not compile."""
         if any(operation not in OPERATIONS for operation, _ in source.values):
             return None
-        text = f"{_PREAMBLE}typedef {TYPES[dtype]} T;\n{_helpers()}{c_loop(NAME, source, scalars)}"
+        text = f"{_PREAMBLE}typedef {NAMES[dtype]} T;\n{_helpers()}{c_loop(NAME, source, scalars)}"
         with self._lock:
             if text not in self._functions:
                 self._functions[text] = self._compiled(text)

@@ -159,7 +159,7 @@ class NumpyBackend:
         if key not in programs:
             spelled = source if "erf" in self._operations[is_complex] else spell_out(source, "erf", erf)
             programs[key] = Program(spelled, overwrites)
-        dtype = {"real": str(outputs[0].dtype), "truth": "bool"}
+        dtype = {"real": outputs[0].dtype, "truth": numpy.dtype(bool)}
 
         def scratch(kind: str, key: Any, size: int) -> Any:
             if kind == "filled":
@@ -174,7 +174,7 @@ class NumpyBackend:
 
     def _temporary(self, name: str, like: Any, shape: tuple[int, ...]) -> Any:
         """Return scratch memory for a row operation, of the type of an array."""
-        return self._scratch.take(self.xp, str(like.dtype), name, int(numpy.prod(shape))).reshape(shape)
+        return self._scratch.take(self.xp, like.dtype, name, math.prod(shape)).reshape(shape)
 
     # -- the equations -------------------------------------------------------------------------------------------
 
@@ -391,7 +391,7 @@ class NumpyBackend:
 
     def _bias_gradient(self, delta: Any, db: Any, scale: Any) -> None:
         """(6) db = Σ_rows δ, or with a scale (6, 8) db ← β db + α Σ_rows δ, by a product with ones: twice as fast."""
-        ones = self._scratch.filled(self.xp, str(delta.dtype), 1.0, len(delta))[None]
+        ones = self._scratch.filled(self.xp, delta.dtype, 1.0, len(delta))[None]
         if scale is None:
             self._product(ones, delta, db[None])
         else:
@@ -448,7 +448,7 @@ class NumpyBackend:
 
     def _row_sums(self, x: Any, row: Any) -> None:
         """row = Σ x of each row, as a product with ones: three times as fast."""
-        ones = self._scratch.filled(self.xp, str(x.dtype), 1.0, x.shape[1])
+        ones = self._scratch.filled(self.xp, x.dtype, 1.0, x.shape[1])
         self._product(x, ones[:, None], row)
 
     def _row_maximum(self, z: Any, row: Any) -> None:

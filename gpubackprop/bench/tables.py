@@ -238,7 +238,9 @@ def _disturbed(results: Results) -> str:
     if not results.disturbed:
         return ""
     busy = digits(max(results.disturbed.values()))
-    return f"{len(results.disturbed)} of {len(results.entries)} benchmarks, while others kept up to {busy} cores busy"
+    return (
+        f"{len(results.disturbed)} of {len(results.entries)} benchmarks disturbed: others kept up to {busy} cores busy"
+    )
 
 
 _VERSIONS = {"gpubackprop": "gpubackprop", "numpy": "NumPy", "cupy": "CuPy", "cuda": "CUDA"}
