@@ -119,7 +119,11 @@ class Optimizer(Checked):
         Returns:
             η, a finite number of at least 0.
         """
-        return rate(as_schedule(self.learning_rate), t)
+        return rate(self._schedule, t)
+
+    @cached_property
+    def _schedule(self) -> Schedule:
+        return as_schedule(self.learning_rate)
 
     @cached_property
     def scalar_names(self) -> tuple[str, ...]:
