@@ -79,6 +79,7 @@ TOOLS = {
     "scipy": Tool("SciPy oracle", partial(_distribution, "scipy"), "pip install scipy"),
     "hypothesis": Tool("formulas by hypothesis", partial(_distribution, "hypothesis"), "pip install hypothesis"),
     "onnx": Tool("ONNX models", partial(_distribution, "onnx"), "pip install gpubackprop[onnx]"),
+    "skl2onnx": Tool("ONNX models of pipelines", partial(_distribution, "skl2onnx"), "pip install gpubackprop[onnx]"),
     "onnxruntime": Tool("ONNX Runtime", partial(_distribution, "onnxruntime"), "pip install onnxruntime"),
     "host": Tool("kernels on the host", partial(_program, "g++"), "install g++ (Debian: apt-get install g++)"),
     "compile": Tool("kernels compiled for CUDA", _nvrtc, "pip install 'nvidia-cuda-nvrtc>=13,<14'"),

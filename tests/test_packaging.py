@@ -24,6 +24,7 @@ HEAVY = (
     "onnx",
     "pandas",
     "scipy",
+    "skl2onnx",
     "sklearn",
     "threadpoolctl",
     "torch",

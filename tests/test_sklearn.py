@@ -41,7 +41,7 @@ VALUES = X @ [1.0, -2.0, 0.5, 0.3]
 QUICK: dict[str, Any] = {"max_iter": 5, "random_state": 0, "hidden_layer_sizes": (6,)}
 
 
-@pytest.mark.parametrize("name", ours.__all__)
+@pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
 def test_parameters_begin_with_those_of_scikit_learn(name: str) -> None:
     own, theirs = (inspect.signature(getattr(module, name)).parameters for module in (ours, neural_network))
     assert [(p.name, p.default, p.kind) for p in theirs.values()] == [
