@@ -24,7 +24,6 @@ from sklearn import (
     inspection,
     model_selection,
     neural_network,
-    pipeline,
     preprocessing,
 )
 from sklearn.callback import ScoringMonitor
@@ -227,12 +226,6 @@ def test_around_it_all_is_as_around_scikit_learns(kind: str) -> None:
         assert np.mean(own.argmax(1) == theirs.argmax(1)) > 0.95
     else:
         np.testing.assert_allclose(own, theirs, rtol=1e-9, atol=1e-12)
-
-
-def test_in_a_grid_search_on_processes() -> None:
-    scaled = pipeline.make_pipeline(preprocessing.StandardScaler(), MLPClassifier(**QUICK))
-    search = model_selection.GridSearchCV(scaled, {"mlpclassifier__alpha": [1e-4, 1.0]}, cv=2, n_jobs=2)
-    assert set(search.fit(X, LABELS).best_params_) == {"mlpclassifier__alpha"}
 
 
 def test_without_scikit_learn() -> None:
