@@ -14,8 +14,8 @@ import fake_cupy
 import host_cublaslt
 import numpy as np
 import pytest
-from conftest import TOOLS
 from cuda_backends import forget
+from needed_tools import TOOLS
 
 import gpubackprop as gb
 from gpubackprop.backends import cublaslt as bindings
