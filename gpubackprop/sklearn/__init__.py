@@ -3,7 +3,8 @@
 from ..errors import MissingDependency
 
 try:
-    from .estimators import MLPClassifier, MLPRegressor
+    from .classifier import MLPClassifier
+    from .regressor import MLPRegressor
 except ImportError as error:
     raise MissingDependency(
         f"gpubackprop.sklearn needs scikit-learn 1.9 (which needs Python 3.11): pip install 'gpubackprop[sklearn]' "

@@ -7,15 +7,40 @@ the forward pass.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from typing import Any
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 from sklearn.callback import CallbackSupportMixin
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import Interval, StrOptions
 
+from ..activations import ACTIVATIONS, Activation
+from ..checks import integer
 from ..errors import BackendUnavailable, InvalidType
-from . import convert
+from ..optimizers import OPTIMIZERS, Optimizer
+from . import convert, rules
 from .epochs import TrainsByEpochs
 from .lbfgs import TrainsByLBFGS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy
+
+_NAMES = {*ACTIVATIONS, *rules.ACTIVATIONS}
+ADDED: dict[str, list[Any]] = {
+    "activation": [StrOptions(_NAMES - {"softmax"}), Activation, list, tuple],
+    "backend": [str, None],
+    "precision": [StrOptions({"float32", "tf32", "bfloat16"})],
+    "dropout": [Interval(Real, 0, 1, closed="left")],
+    "optimizer": [StrOptions(set(OPTIMIZERS)), Optimizer, None],
+    "output_activation": [StrOptions(_NAMES), Activation, None],
+    "coefs_init": [list, tuple, None],
+    "intercepts_init": [list, tuple, None],
+}
+"""What scikit-learn is to accept of the parameters that both estimators add."""
 
 
 class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: ignore[misc]
@@ -23,6 +48,7 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
 
     _theirs: type  # scikit-learn's class
     _validation_data: tuple[Any, Any] | None = None  # while `fit` runs, what it was given as X_val, y_val
+    _partial_epochs = 1  # while `partial_fit` runs, how many it takes
 
     # -- what is given to fit ------------------------------------------------------------------------------------
 
@@ -61,6 +87,34 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
             return super()._fit(X, y, sample_weight, incremental)
         finally:
             del self._given
+
+    @contextlib.contextmanager
+    def _taking(self: Any, epochs: Any) -> Iterator[None]:
+        """Have `partial_fit` take so many epochs."""
+        if integer("epochs", epochs, 1) > 1 and self.solver == "lbfgs":
+            raise ValueError("epochs are of the solvers 'sgd' and 'adam', got solver='lbfgs'")
+        self._partial_epochs = int(epochs)
+        try:
+            yield
+        finally:
+            del self._partial_epochs
+
+    def _initialize(self: Any, y: Any, layer_units: Any, dtype: Any) -> None:
+        """Draw the parameters as scikit-learn does, and put in their place, and in that of its choice, what was given.
+
+        What is drawn after them, the order of the examples, is then the same.
+        """
+        super()._initialize(y, layer_units, dtype)
+        if self.output_activation is not None:
+            loss = rules.loss_of(self.loss, self.out_activation_, self.n_outputs_, str(dtype))
+            rules.check_output(self.output_activation, loss, self.n_outputs_)
+            self.out_activation_ = self.output_activation
+        for name in ("coefs", "intercepts"):
+            given = getattr(self, f"{name}_init")
+            if given is not None:
+                initial = _initial(f"{name}_init", given, getattr(self, f"{name}_"))
+                setattr(self, f"{name}_", initial)
+                setattr(self, f"_best_{name}", [x.copy() for x in initial])
 
     # -- copies and files ----------------------------------------------------------------------------------------
 
@@ -110,3 +164,19 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
         except BackendUnavailable as error:
             warnings.warn(f"{error}; this {type(self).__name__} runs on NumPy", RuntimeWarning, stacklevel=2)
             self._adopt(self._network_of(dtype, backend="numpy"))
+
+
+def _initial(name: str, given: Any, drawn: list[numpy.ndarray]) -> list[numpy.ndarray]:
+    """Return what was given in place of the parameters that were drawn, checked, in their type."""
+    shapes = [x.shape for x in drawn]
+    checked = [
+        check_array(x, dtype=drawn[0].dtype, ensure_2d=False, allow_nd=True, input_name=f"{name}[{l}]")
+        for l, x in enumerate(given)
+    ]
+    if [x.shape for x in checked] != shapes:
+        got = ", ".join(str(x.shape) for x in checked)
+        raise ValueError(
+            f"{name} must hold {len(shapes)} arrays of the shapes {', '.join(map(str, shapes))}, got {len(checked)} of "
+            f"the shapes {got or 'none'}"
+        )
+    return checked

@@ -59,10 +59,11 @@ class TrainsByEpochs(HasNetwork):
             )
             if self._optimizer_state is not None:
                 run.go_on(*self._optimizer_state)
-            context = self._init_callback_context(max_subtasks=self.max_iter)
+            most = self._partial_epochs if incremental else self.max_iter
+            context = self._init_callback_context(max_subtasks=most)
             context.call_on_fit_task_begin(estimator=self, **self._given)
             try:
-                self._epochs(run, validated, incremental, interrupted)
+                self._epochs(run, validated, most, incremental, interrupted)
             except KeyboardInterrupt:
                 run.keep_if_finite(0.0)
                 warnings.warn("Training interrupted by user.", stacklevel=4)
@@ -94,11 +95,11 @@ class TrainsByEpochs(HasNetwork):
         return int(min(self.batch_size, examples))
 
     def _epochs(
-        self: Any, run: Run, validated: tuple[Any, ...], incremental: bool, interrupted: Callable[[], bool]
+        self: Any, run: Run, validated: tuple[Any, ...], most: int, incremental: bool, interrupted: Callable[[], bool]
     ) -> None:
-        """Take epochs until scikit-learn's rules stop them, and record each as it does."""
+        """Take epochs until scikit-learn's rules stop them, in `partial_fit` all; record each as scikit-learn does."""
         self.n_iter_ = 0
-        for _ in range(self.max_iter):
+        for _ in range(most):
             task = self._callback_fit_ctx.subcontext(task_name="epoch").call_on_fit_task_begin(
                 estimator=self, **self._given
             )
@@ -108,11 +109,12 @@ class TrainsByEpochs(HasNetwork):
             self._record(run, validated)
             reconstruction = functools.partial(self._fitted, run)
             stop = task.call_on_fit_task_end(estimator=self, reconstruction_attributes=reconstruction, **self._given)
-            if self._has_converged() or stop or incremental:
+            converged = self._has_converged() and not incremental
+            if converged or stop:
                 break
-            if self.n_iter_ == self.max_iter:
+            if self.n_iter_ == most and not incremental:
                 warnings.warn(
-                    f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization hasn't "
+                    f"Stochastic Optimizer: Maximum iterations ({most}) reached and the optimization hasn't "
                     "converged yet.",
                     ConvergenceWarning,
                     stacklevel=7,
