@@ -20,14 +20,16 @@ from ..activations import ACTIVATIONS, Activation
 from ..checks import integer
 from ..errors import BackendUnavailable, InvalidType
 from ..optimizers import OPTIMIZERS, Optimizer
-from . import convert, rules
+from . import convert, files, rules
 from .epochs import TrainsByEpochs
 from .lbfgs import TrainsByLBFGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy
+
+    from ..formula import Row
 
 _NAMES = {*ACTIVATIONS, *rules.ACTIVATIONS}
 ADDED: dict[str, list[Any]] = {
@@ -146,6 +148,42 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
         if not isinstance(estimator, cls._theirs):
             raise InvalidType(f"estimator must be scikit-learn's {cls.__name__}, got {type(estimator).__name__}")
         return convert.from_sklearn(estimator, cls, parameters)
+
+    def save(self: Any, path: Any) -> None:
+        """Write the fitted estimator to a safetensors file, without pickle; `load` reads it.
+
+        It holds the parameters, W_l and b_l, labels, names of features, how training went, and what `partial_fit` goes
+        on from. The file is written as that of `Network.save`.
+
+        Args:
+            path: of the file.
+
+        Raises:
+            NotFittedError: the estimator is not fitted.
+            InvalidType: a parameter, or labels, of a kind that only pickle can write: a generator as `random_state`, a
+                function as learning rate, an optimizer of your own; or there are callbacks.
+            InvalidValue: parameters that are not finite, more than 1 MiB of labels and names, or a row of your own with
+                the name of one of this package.
+            OSError: the file cannot be written.
+        """
+        files.save(self, path)
+
+    @classmethod
+    def load(cls: Any, path: Any, *, rows: Sequence[Row] = ()) -> Any:
+        """Read an estimator that `save` wrote. Nothing in the file is believed, and nothing in it is run.
+
+        Args:
+            path: of the file.
+            rows: your own activations and losses that the estimator has; the file names them.
+
+        Returns:
+            The estimator, on its backend, or on NumPy, with a warning, where that cannot run.
+
+        Raises:
+            ModelFileError: the file is not a whole estimator of this class, or names a row that is not known.
+            OSError: the file cannot be opened.
+        """
+        return files.load(cls, path, rows)
 
     def __getstate__(self: Any) -> dict[str, Any]:
         """Return the attributes without the network, which is made of them."""
