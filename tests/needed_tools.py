@@ -79,6 +79,7 @@ TOOLS = {
     "pandas": Tool("frames of pandas", partial(_distribution, "pandas"), "pip install pandas"),
     "polars": Tool("frames of polars", partial(_distribution, "polars"), "pip install polars"),
     "rich": Tool("progress bar of scikit-learn", partial(_distribution, "rich"), "pip install rich"),
+    "cloudpickle": Tool("cloudpickle", partial(_distribution, "cloudpickle"), "pip install cloudpickle"),
     "host": Tool("kernels on the host", partial(_program, "g++"), "install g++ (Debian: apt-get install g++)"),
     "cc": Tool("formulas as loops in C", partial(_program, "cc"), "install a C compiler (Debian: apt-get install gcc)"),
     "compile": Tool("kernels compiled for CUDA", _nvrtc, "pip install 'nvidia-cuda-nvrtc>=13,<14'"),

@@ -22,7 +22,7 @@ LAYERS = (
     ("network", "history"),
     ("state_dict",),
     ("inputs", "onnx", "storage", "workspace"),
-    ("architecture", "backends"),
+    ("architecture", "backends", "container"),
     ROWS,
     ("checks", "files", "formula", "errors", "version"),
 )

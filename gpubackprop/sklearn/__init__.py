@@ -3,8 +3,9 @@
 from ..errors import MissingDependency
 
 try:
-    from .estimators import MLPClassifier, MLPRegressor
+    from .classifier import MLPClassifier
     from .onnx import register_onnx_converters
+    from .regressor import MLPRegressor
 except ImportError as error:
     raise MissingDependency(
         f"gpubackprop.sklearn needs scikit-learn 1.9 (which needs Python 3.11): pip install 'gpubackprop[sklearn]' "

@@ -13,8 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..errors import InvalidValue, MissingDependency
 from ..onnx import OPSET, layers
-from .base import _without_output_activation
-from .estimators import MLPClassifier, MLPRegressor
+from .classifier import MLPClassifier
+from .network import without_output_activation
+from .regressor import MLPRegressor
 
 OPTIONS = {
     "zipmap": [True, False, "columns"],
@@ -154,7 +155,7 @@ class _Nodes:
     def network(self, target: str | None = None, logits: bool = False) -> str:
         """Add the layers; their last value is a_L, or z_L."""
         net = self.operator.raw_operator._current_network(self.dtype)
-        net = _without_output_activation(net) if logits else net
+        net = without_output_activation(net) if logits else net
         x = self.node("Cast", self.operator.inputs[0].full_name, to=self.kind)
         target = target or self.scope.get_unique_variable_name("outputs")
         prefix = self.scope.get_unique_variable_name("network") + "_"
