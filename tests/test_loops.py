@@ -106,6 +106,27 @@ def test_another_process_finds_what_was_compiled(command: list[str], tmp_path: P
     assert _compiled(tmp_path) == 1
 
 
+def test_another_process_finds_it_whatever_the_umask(command: list[str], tmp_path: Path) -> None:
+    """Of groups of one user, as many systems have them: files are their group's to write."""
+    before = os.umask(0o002)
+    try:
+        for _ in range(2):
+            assert _bound(Loops(command), DOUBLE) is not None
+    finally:
+        os.umask(before)
+    assert _compiled(tmp_path) == 1
+
+
+def test_a_folder_of_others_is_not_used(command: list[str], tmp_path: Path) -> None:
+    """Whoever may write there may put another file in the place of what was compiled."""
+    folder = tmp_path / "cache" / "loops"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    assert _bound(Loops(command), DOUBLE) is None
+    folder.chmod(0o700)
+    assert _bound(Loops(command), DOUBLE) is not None
+
+
 @pytest.mark.parametrize("damage", ["empty", "writable"])
 def test_what_cannot_be_trusted_is_compiled_anew(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
@@ -124,17 +145,60 @@ def test_what_cannot_be_trusted_is_compiled_anew(
     assert not path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-@pytest.mark.parametrize("given", ["false", "sleep 100", "/nowhere/cc", ""])
+NO_PROGRAM = "no program"
+WRITES_NOTHING = "#!/bin/sh\nexit 0\n"
+SAYS_NOTHING = "#!/bin/sh\nexec sleep 100\n"
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["false", "sleep 100", "/nowhere/cc", "", "cc 'unfinished", NO_PROGRAM, WRITES_NOTHING, SAYS_NOTHING],
+)
 def test_without_a_compiler_numpy_does_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str) -> None:
-    """One that fails, one that takes too long, one that is not there, none."""
+    """One that fails, one that takes too long, one that is not there, none; what is no command, or does not answer."""
     monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(loops, "_SECONDS", 0.2)
+    if given in (NO_PROGRAM, WRITES_NOTHING, SAYS_NOTHING):
+        (tmp_path / "cc").write_text(given)
+        (tmp_path / "cc").chmod(0o755)
+        given = str(tmp_path / "cc")
     monkeypatch.setenv("CC", given)
     backend = NumpyBackend(loops=loops.of_this_machine.__wrapped__())
     x = numpy.array([1.0, 2.0])
     backend._run(DOUBLE, {"x": x}, [x])
     assert x.tolist() == [2.0, 4.0]
     assert not list(tmp_path.rglob("*.so"))
+
+
+def test_a_compiler_that_fails_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take a minute for that each time."""
+    monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", str(tmp_path / "cache"))
+    script = tmp_path / "failing"
+    script.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path / "calls"}\nexit 1\n')
+    script.chmod(0o755)
+    made = Loops([str(script)])
+    assert _bound(made, DOUBLE) is None
+    assert _bound(made, trace(lambda m, x: x * x, ("x",))) is None
+    assert _compiled(tmp_path) == 1
+
+
+def test_what_a_compiler_is_called_in_another_encoding(command: list[str], tmp_path: Path) -> None:
+    script = tmp_path / "latin"
+    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && printf "\\351" || exec {command[0]} "$@"\n')
+    script.chmod(0o755)
+    assert _bound(Loops([str(script)]), DOUBLE) is not None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_arguments_of_a_compiler_change_no_bits(command: list[str], dtype: str) -> None:
+    """-ffast-math would take a quotient for a product, and NaN for something that does not occur."""
+    made, source = Loops([*command, "-ffast-math"]), trace(lambda m, x: m.maximum(x / 3.0, 0.5), ("x",))
+    x = numpy.append(numpy.arange(100.0), numpy.nan).astype(dtype)
+    expected = numpy.maximum(x / x.dtype.type(3), x.dtype.type(0.5))
+    loop = made.bound(source, {"x": x}, [x])
+    assert loop is not None
+    loop()
+    numpy.testing.assert_array_equal(x, expected)
 
 
 def test_a_cache_that_cannot_be_written(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
