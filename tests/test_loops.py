@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -199,6 +201,48 @@ def test_the_arguments_of_a_compiler_change_no_bits(command: list[str], dtype: s
     assert loop is not None
     loop()
     numpy.testing.assert_array_equal(x, expected)
+
+
+def test_a_process_that_forks_while_a_thread_compiles(command: list[str], tmp_path: Path) -> None:
+    """The thread is not in the child, and nobody there ever gives back what it held."""
+    script = tmp_path / "slow"
+    script.write_text(f'#!/bin/sh\ntouch {tmp_path / "begun"}\nsleep 1\nexec {command[0]} "$@"\n')
+    script.chmod(0o755)
+    program = (
+        "import os, pathlib, threading, time, numpy\n"
+        "from gpubackprop.backends.loops import Loops\n"
+        "from gpubackprop.formula import trace\n"
+        f"made, x, begun = Loops([{str(script)!r}]), numpy.ones(3), pathlib.Path({str(tmp_path / 'begun')!r})\n"
+        "def bound(factor):\n"
+        "    return made.bound(trace(lambda m, x: factor(x), ('x',)), {'x': x}, [x])\n"
+        "thread = threading.Thread(target=bound, args=[lambda x: x + x])\n"
+        "thread.start()\n"
+        "while not begun.exists():\n"
+        "    time.sleep(0.01)\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    os._exit(0 if bound(lambda x: x * x) else 1)\n"
+        "thread.join()\n"
+        "for _ in range(300):\n"
+        "    ended, status = os.waitpid(child, os.WNOHANG)\n"
+        "    if ended:\n"
+        "        raise SystemExit(os.waitstatus_to_exitcode(status))\n"
+        "    time.sleep(0.1)\n"
+        "os.kill(child, 9)\n"
+        "raise SystemExit('the child hangs')\n"
+    )
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore::DeprecationWarning",
+            "-c",
+            program,
+        ],  # Python 3.12 warns of forks beside threads
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
 
 
 def test_a_cache_that_cannot_be_written(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

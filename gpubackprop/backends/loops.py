@@ -61,6 +61,10 @@ class Loops:
         self._bodies = weakref.WeakKeyDictionary()
         self._functions: dict[str, Any] = {}
         self._is_broken = False
+        self._make_lock()
+        os.register_at_fork(after_in_child=self._make_lock)  # whoever held it, compiling, is not in the child
+
+    def _make_lock(self) -> None:
         self._lock = threading.Lock()
 
     def __str__(self) -> str:
