@@ -262,3 +262,12 @@ def test_types_that_differ_have_no_loop(backend: NumpyBackend) -> None:
 def test_where_training_runs_is_told(backend: NumpyBackend) -> None:
     assert "loops of C" in backend.engine
     assert "loops of C" not in NumpyBackend().engine
+
+
+def test_where_training_no_longer_runs_is_not_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of a compiler that turned out to fail."""
+    monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", str(tmp_path))
+    backend, x = NumpyBackend(loops=Loops(["false"])), numpy.ones(2)
+    assert "loops of C" in backend.engine
+    backend._run(DOUBLE, {"x": x}, [x])
+    assert "loops of C" not in backend.engine

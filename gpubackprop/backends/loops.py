@@ -53,6 +53,9 @@ class Loops:
 
     Args:
         command: of the compiler, with the arguments that it always takes.
+
+    Attributes:
+        is_broken: whether it has failed, or what it made cannot be kept: no more loops are compiled.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -60,7 +63,7 @@ class Loops:
         self._bodies: weakref.WeakKeyDictionary[Trace, dict[tuple[frozenset[str], numpy.dtype[Any]], Any]]
         self._bodies = weakref.WeakKeyDictionary()
         self._functions: dict[str, Any] = {}
-        self._is_broken = False
+        self.is_broken = False
         self._make_lock()
         os.register_at_fork(after_in_child=self._make_lock)  # whoever held it, compiling, is not in the child
 
@@ -112,7 +115,7 @@ class Loops:
 
         A compiler that has failed is not asked again, since it may take its time for that.
         """
-        if self._is_broken:
+        if self.is_broken:
             return None
         function = None
         with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -121,7 +124,7 @@ class Loops:
             if function is None:
                 self._compile(text, path)
                 function = _loaded(path)
-        self._is_broken = function is None
+        self.is_broken = function is None
         return function
 
     def _digest(self, text: str) -> str:
