@@ -201,14 +201,18 @@ class TorchBackward(TorchEager):
         super().prepare(workload, data)
         self._value, self._parameters = self._loss(*self._batches[0]), list(self._model.parameters())
 
+    def _gradients(self) -> Any:
+        return self._torch.autograd.grad(self._value, self._parameters, retain_graph=True)
+
     def loss_curve(self) -> list[float]:
-        """Return the loss of the batch."""
-        return [float(self._value.detach())]
+        """Return the loss of the batch, and the norm of all gradients: what is timed is those."""
+        norm = self._torch.cat([g.flatten() for g in self._gradients()]).norm()
+        return [float(self._value.detach()), float(norm)]
 
     def steps(self, k: int) -> None:
         """Compute the gradients k times."""
         for _ in range(k):
-            self._torch.autograd.grad(self._value, self._parameters, retain_graph=True)
+            self._gradients()
 
 
 def _torch_model(torch: Any, data: Data) -> Any:

@@ -45,7 +45,6 @@ class CudaBackend(NumpyBackend):
         name: "cuda".
         index: number of the device.
         kernels: what the operations launch.
-        engine: how training steps run: from CUDA graphs, or one launch after another, and why.
     """
 
     name = "cuda"
@@ -59,7 +58,12 @@ class CudaBackend(NumpyBackend):
         self._beside = Beside(xp)
         self._pairs: dict[str, Any] = {}
         self._others: dict[str, CudaBackend] = {precision: self}
-        self.engine = GRAPHS if self.products else f"launches one by one, products by CuPy: {products}"
+        self._engine = GRAPHS if self.products else f"launches one by one, products by CuPy: {products}"
+
+    @property
+    def engine(self) -> str:
+        """How training steps run: from CUDA graphs, or one launch after another, and why."""
+        return self._engine
 
     @property
     def description(self) -> str:

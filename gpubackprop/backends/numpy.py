@@ -49,7 +49,6 @@ class NumpyBackend:
         xp: the array module.
         block: elements to a block of scratch memory; a handful of blocks fit the second-level cache.
         precisions: what `Network` may be given as its precision.
-        engine: how training steps run.
     """
 
     name = "numpy"
@@ -58,7 +57,6 @@ class NumpyBackend:
 
     def __init__(self, xp: Any = numpy, loops: Loops | None = None) -> None:
         self._tape, self._loops = Tape(), loops
-        self.engine = "NumPy calls, recorded in the first step" + (f"; {loops}" if loops else "")
         self.xp = Taped(xp, self._tape) if xp is numpy else xp
         self._operations = {False: real_operations(self.xp), True: complex_operations(xp)}
         self._programs: weakref.WeakKeyDictionary[Trace, dict[tuple[Any, ...], Program]] = weakref.WeakKeyDictionary()
@@ -68,6 +66,12 @@ class NumpyBackend:
     def description(self) -> str:
         """What runs here, in a few words."""
         return f"NumPy {numpy.__version__} on the CPU, {threads.blas_description()}"
+
+    @property
+    def engine(self) -> str:
+        """How training steps run; of loops once they cannot be compiled no more is said."""
+        loops = f"; {self._loops}" if self._loops and not self._loops.is_broken else ""
+        return f"NumPy calls, recorded in the first step{loops}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.description})"
