@@ -8,7 +8,7 @@ import functools
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,16 @@ FORMAT = 1
 _KEY = "gpubackprop"  # of the one entry in the header's metadata
 _LONGEST = 2**20  # bytes of a header: JSON takes many times its length in memory, and is read before it is checked
 _BLOCK = 2**18  # elements read at a time
+_KINDS = {"float32": "F32", "float64": "F64", "int64": "I64"}  # as safetensors calls them
+_MALFORMED = (
+    safetensors.SafetensorError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)  # what reading a file can raise that holds something else than was written
 
 
 class Stored(NamedTuple):
@@ -63,7 +73,12 @@ def write(path: str | os.PathLike[str], architecture: Architecture, metadata: An
     network = {field.name: getattr(architecture, field.name) for field in dataclasses.fields(architecture)}
     header = json.dumps({"format": FORMAT, "network": network, "metadata": metadata}, default=Row.as_dict)
     tensors = {f"{letter}_{l}": x for l, pair in enumerate(parameters, 1) for letter, x in zip("Wb", pair, strict=True)}
-    content = safetensors.numpy.save(tensors, {_KEY: header})
+    save(path, header, tensors)
+
+
+def save(path: str | os.PathLike[str], header: str, tensors: Mapping[str, numpy.ndarray]) -> None:
+    """Write tensors by name with what else there is to say, as JSON; `opened` reads both."""
+    content = safetensors.numpy.save(dict(tensors), {_KEY: header})
     length = int.from_bytes(content[:8], "little")
     if length > _LONGEST:
         raise InvalidValue(
@@ -116,27 +131,37 @@ def reading(path: str | os.PathLike[str], rows: Sequence[Row] = ()) -> Iterator[
     place = path_of(path)
     with contextlib.ExitStack() as stack:
         with _refusing(place):
-            _check_header(place)
-            file = stack.enter_context(safetensors.safe_open(place, framework="numpy"))
-            about = json.loads((file.metadata() or {})[_KEY])
-            _check_format(about["format"])
+            file, about = stack.enter_context(opened(place))
+            check_format(about["format"], FORMAT)
             architecture = _architecture(about["network"], rows, len(file.keys()) // 2)
-            _check_tensors(file, architecture)
+            check_tensors(file, _tensors(architecture))
             stored = Stored(architecture, strings(about["metadata"]), functools.partial(_blocks, place, file))
         yield stored
 
 
 @contextlib.contextmanager
-def _refusing(place: Path) -> Iterator[None]:
-    """Turn whatever goes wrong with a file's content into the one exception for that."""
+def refusing(place: Path, refusal: type[Exception], kind: str, writer: str) -> Iterator[None]:
+    """Turn whatever goes wrong with the content of a file of a kind into the one exception for that."""
     try:
         yield
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except _MALFORMED as error:
         reason = f"it has no entry {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
-        raise ModelFileError(
-            f"{place} is not a model that this version of gpubackprop reads ({reason[:300]}); accepted are files "
-            "written by Network.save"
+        raise refusal(
+            f"{place} is not a {kind} that this version of gpubackprop reads ({reason[:300]}); accepted are files "
+            f"written by {writer}"
         ) from error
+
+
+def _refusing(place: Path) -> contextlib.AbstractContextManager[None]:
+    return refusing(place, ModelFileError, "model", "Network.save")
+
+
+@contextlib.contextmanager
+def opened(place: Path) -> Iterator[tuple[Any, Any]]:
+    """Open a file that `save` wrote; yield it, its lengths held against its tensors', and what its JSON says."""
+    _check_header(place)
+    with safetensors.safe_open(place, framework="numpy") as file:
+        yield file, json.loads((file.metadata() or {})[_KEY])
 
 
 def _check_header(place: Path) -> None:
@@ -149,9 +174,10 @@ def _check_header(place: Path) -> None:
         raise ValueError(f"its header would take {length:,} bytes")
 
 
-def _check_format(number: Any) -> None:
-    if number != FORMAT:
-        raise ValueError(f"its format is {number!r}, this version reads {FORMAT}")
+def check_format(number: Any, known: int) -> None:
+    """Refuse a file of another format than the one that is known."""
+    if number != known:
+        raise ValueError(f"its format is {number!r}, this version reads {known}")
 
 
 def _architecture(network: dict[str, Any], rows: Sequence[Row], layers: int) -> Architecture:
@@ -173,18 +199,22 @@ def _row(stored: dict[str, Any], table: dict[str, Any]) -> Any:
     return row if stored["parameters"] == row.parameters else row(**stored["parameters"])
 
 
-def _check_tensors(file: Any, architecture: Architecture) -> None:
-    """Compare the shapes and types that the header promises, which the library has held against the file's length."""
-    expected: dict[str, list[int]] = {}
+def _tensors(architecture: Architecture) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return the shapes and types of the tensors of a network by name."""
+    expected: dict[str, tuple[tuple[int, ...], str]] = {}
     for l, (m, n) in enumerate(architecture.shapes, 1):
-        expected |= {f"W_{l}": [m, n], f"b_{l}": [n]}
+        expected |= {f"W_{l}": ((m, n), architecture.dtype), f"b_{l}": ((n,), architecture.dtype)}
+    return expected
+
+
+def check_tensors(file: Any, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
+    """Compare the shapes and types that the header promises, which the library has held against the file's length."""
     if set(file.keys()) != set(expected):
-        raise ValueError(f"its tensors do not fit the sizes {architecture.sizes}")
-    kind = {"float32": "F32", "float64": "F64"}[architecture.dtype]
-    for name, shape in expected.items():
-        tensor = file.get_slice(name)
-        if list(tensor.get_shape()) != shape or tensor.get_dtype() != kind:
-            raise ValueError(f"{name} is {tensor.get_shape()} of {tensor.get_dtype()}, not {shape} of {kind}")
+        raise ValueError(f"its tensors do not fit, which have to be {', '.join(expected)}")
+    for name, (shape, dtype) in expected.items():
+        tensor, kind = file.get_slice(name), _KINDS[dtype]
+        if tuple(tensor.get_shape()) != shape or tensor.get_dtype() != kind:
+            raise ValueError(f"{name} is {tensor.get_shape()} of {tensor.get_dtype()}, not {list(shape)} of {kind}")
 
 
 def _blocks(place: Path, file: Any, name: str) -> Iterator[tuple[slice, numpy.ndarray]]:
