@@ -242,11 +242,17 @@ def _plain(value: Any) -> Any:
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
-def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+def _differences(theirs: dict[str, Any], ours: dict[str, Any], inside: str = "") -> list[str]:
     """Say in what a training differs from the one that is to go on."""
-    if set(theirs) != set(ours):
+    if not inside and set(theirs) != set(ours):
         raise ValueError(f"its training has {sorted(theirs)}")
-    return [f"{name} {theirs[name]!r}, not {ours[name]!r}" for name in ours if theirs[name] != ours[name]]
+    found = []
+    for name, own in ours.items():
+        if isinstance(own, dict) and isinstance(theirs[name], dict) and set(own) == set(theirs[name]):
+            found += _differences(theirs[name], own, f"{inside}{name} ")
+        elif theirs[name] != own:
+            found.append(f"{inside}{name} {theirs[name]!r}, not {own!r}")
+    return found
 
 
 def _checked(about: dict[str, Any], run: Run, epochs: int, taken: int) -> tuple[Any, list[int], str | None]:
