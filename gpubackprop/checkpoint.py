@@ -80,7 +80,7 @@ class Keeper:
     ) -> None:
         self.checkpoint, self.run, self.history = checkpoint, run, history
         self.newest: Path | None = None
-        self._in_newest: tuple[int, str | None] | None = None
+        self._tried: tuple[int, str | None] | None = None
         if checkpoint is None:
             self._folder, self._epochs, self._pause = Path(), 0, math.inf
         else:
@@ -116,7 +116,7 @@ class Keeper:
                 refused.append(error)
             else:
                 for each in refused:
-                    warnings.warn(f"{each}; {place.name} is taken instead", CheckpointWarning, stacklevel=3)
+                    _warn(f"{each}; {place.name} is taken instead")
                 return
         if refused:
             raise refused[0]
@@ -131,25 +131,25 @@ class Keeper:
             self.write()
 
     def write(self) -> None:
-        """Write a checkpoint, unless the newest is it already; warn where that fails, and leave the others.
+        """Write a checkpoint, unless it was tried already; warn where that fails, and leave the others.
 
         Parameters that are not finite are not written: the epoch is taken again, and ends in the same divergence.
         """
         run, now = self.run, (self.run.t, self.history.stopped_because)
-        if self.checkpoint is None or now == self._in_newest or not run.net.backend.is_finite(run.net.theta):
+        if self.checkpoint is None or now == self._tried or not run.net.backend.is_finite(run.net.theta):
             return
         self._wait()
-        place = self._folder / f"step-{run.t:012d}.safetensors"
+        self._tried, place = now, self._folder / f"step-{run.t:012d}.safetensors"
         try:
             storage.save(place, json.dumps(self._about()), _arrays(run, self.history))
-            self.newest, self._in_newest = place, now
+        except OSError as error:
+            _warn(f"no checkpoint of step {run.t} in {self._folder} ({error}); those before are as they were")
+            return
+        self.newest = place
+        try:
             self._prune(place)
         except OSError as error:
-            warnings.warn(
-                f"no checkpoint of step {run.t} in {self._folder} ({error}); those before are as they were",
-                CheckpointWarning,
-                stacklevel=4,
-            )
+            _warn(f"checkpoints before step {run.t} are left in {self._folder} ({error})")
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -208,7 +208,11 @@ class Keeper:
         history.retried, history.stopped_because = retried, stopped
         for name in _FIGURES:
             setattr(history, name, arrays[name].tolist())
-        self.newest, self._in_newest = place, (run.t, stopped)
+        self.newest, self._tried = place, (run.t, stopped)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, CheckpointWarning, stacklevel=5)
 
 
 def _step(place: Path) -> int:

@@ -71,6 +71,8 @@ class Terminated(SystemExit):
         code: 143, the exit status: 128 and the number of SIGTERM.
     """
 
+    code: int
+
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.code = 143

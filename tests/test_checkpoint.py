@@ -1,18 +1,12 @@
-"""Checkpoints: a run that stops anywhere and goes on ends in the same bits; what is refused; what a bad disk does."""
+"""Checkpoints: a run that stops anywhere and goes on ends in the same bits; what is refused."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
-import random
-import re
 import signal
-import subprocess
-import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,13 +17,12 @@ import pytest
 import safetensors.numpy
 
 import gpubackprop as gb
-from gpubackprop import optimizers, schedules
+from gpubackprop import schedules
 from gpubackprop.backends.cuda import CudaBackend
 from gpubackprop.backends.numpy import NumpyBackend
 from gpubackprop.errors import (
     CheckpointError,
     CheckpointWarning,
-    DivergenceWarning,
     InterruptWarning,
     InvalidType,
     InvalidValue,
@@ -108,7 +101,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def _resumed_equals_whole(folder: Path, backend: str, steps: Callable[[int], bool], **arguments: Any) -> None:
-    """Write a checkpoint after every step of a run, and go on from each alone that `steps` chooses, as a new process."""
+    """Write a checkpoint after every step of a run; go on from each that `steps` chooses, in a new network."""
     dropout = arguments.pop("dropout", 0.0)
     whole = _net(dropout=dropout, backend=backend)
     expected = _fit(whole, checkpoint=gb.Checkpoint(folder / "all", 1, 1e-12, keep=10**6), **arguments)
@@ -404,17 +397,26 @@ def _taken_up(folder: Path, first: bytes | None, second: bytes) -> bytes:
 
 
 def test_the_newest_is_taken_where_it_is_whole(two: tuple[bytes, bytes, bytes], tmp_path: Path) -> None:
-    first, second, expected = two
+    _, second, expected = two
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert _taken_up(tmp_path, b"foreign", second) == expected
 
 
-def test_truncated_at_every_length_the_one_before_is_taken(two: tuple[bytes, bytes, bytes], tmp_path: Path) -> None:
+@pytest.mark.parametrize("stride", [23, pytest.param(1, marks=pytest.mark.slow)])
+def test_truncated_at_any_length_it_is_refused(
+    stride: int, two: tuple[bytes, bytes, bytes], tmp_path: Path
+) -> None:
+    for length in range(0, len(two[1]), stride):
+        with pytest.raises(CheckpointError, match=r"step-000000000008\.safetensors is not a checkpoint "):
+            _taken_up(tmp_path, None, two[1][:length])
+
+
+@pytest.mark.parametrize("length", [0, 7, 8, 500, -500, -8, -1])
+def test_truncated_the_one_before_is_taken(length: int, two: tuple[bytes, bytes, bytes], tmp_path: Path) -> None:
     first, second, expected = two
-    for length in range(len(second)):
-        with pytest.warns(CheckpointWarning, match=r"step-000000000008\.safetensors is not a checkpoint .*instead"):
-            assert _taken_up(tmp_path, first, second[:length]) == expected
+    with pytest.warns(CheckpointWarning, match=r"step-000000000008\.safetensors is not a checkpoint .*instead"):
+        assert _taken_up(tmp_path, first, second[:length]) == expected
 
 
 def _changed(content: bytes, change: Callable[[dict[str, Any], dict[str, Any]], Any]) -> bytes:
@@ -478,7 +480,7 @@ def test_foreign_files(content: bytes, two: tuple[bytes, bytes, bytes], tmp_path
 
 def test_a_model_is_no_checkpoint_and_a_checkpoint_no_model(two: tuple[bytes, bytes, bytes], tmp_path: Path) -> None:
     _net().save(tmp_path / "model")
-    with pytest.raises(CheckpointError, match="no entry 'training'|format"):
+    with pytest.raises(CheckpointError, match="no entry 'training'"):
         _taken_up(tmp_path / "folder", None, (tmp_path / "model").read_bytes())
     (tmp_path / "model").write_bytes(two[0])
     with pytest.raises(gb.errors.ModelFileError):
