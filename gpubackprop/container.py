@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,10 @@ FORMAT = 1
 LONGEST = 2**20  # bytes of a header: JSON takes many times its length in memory, and is read before it is checked
 _KEY = "gpubackprop"  # of the one entry in the header's metadata
 _BLOCK = 2**18  # elements read at a time
+_KINDS = {"float32": "F32", "float64": "F64", "int64": "I64"}  # as safetensors calls them
+_MALFORMED = (
+    *(safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError),
+)  # what reading a file can raise that holds something else than was written
 
 
 def write(
@@ -57,20 +62,23 @@ class Container(NamedTuple):
     """An open file, of which nothing is believed.
 
     Attributes:
-        place: its path.
-        writer: what writes such files, for messages.
+        refusing: a context that turns whatever goes wrong with the content into the one exception for that.
         file: of the library, which has held the promised shapes and types against the file's length.
         content: what JSON holds, by name.
     """
 
-    place: Path
-    writer: str
+    refusing: Callable[[], contextlib.AbstractContextManager[None]]
     file: Any
     content: Any
 
-    def refusing(self) -> contextlib.AbstractContextManager[None]:
-        """Turn whatever goes wrong with the content into the one exception for that."""
-        return _refusing(self.place, self.writer)
+    def check(self, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
+        """Refuse tensors of other names, shapes and types than are expected, by name; nothing of them is read."""
+        if set(self.file.keys()) != set(expected):
+            raise ValueError(f"its tensors do not fit, which have to be {', '.join(expected)}")
+        for name, (shape, dtype) in expected.items():
+            tensor, kind = self.file.get_slice(name), _KINDS[dtype]
+            if tuple(tensor.get_shape()) != shape or tensor.get_dtype() != kind:
+                raise ValueError(f"{name} is {tensor.get_shape()} of {tensor.get_dtype()}, not {list(shape)} of {kind}")
 
     def blocks(self, name: str) -> Iterator[tuple[slice, numpy.ndarray]]:
         """Yield a tensor some rows at a time: the library maps the file, and a whole tensor would be a second copy.
@@ -104,40 +112,45 @@ def _finite(name: str, block: numpy.ndarray) -> numpy.ndarray:
 
 
 @contextlib.contextmanager
-def reading(path: str | os.PathLike[str], writer: str) -> Iterator[Container]:
+def reading(
+    path: str | os.PathLike[str], writer: str, kind: str = "model", refusal: type[Exception] = ModelFileError
+) -> Iterator[Container]:
     """Open a file that `write` wrote. All sizes are checked before memory is taken.
 
     Args:
         path: of the file.
         writer: what writes such files, for messages.
+        kind: what such files are, for messages.
+        refusal: the exception for what is none.
 
     Yields:
         The open file.
 
     Raises:
-        ModelFileError: it is no such file.
+        ModelFileError: it is no such file, where `refusal` does not say another.
         OSError: it cannot be opened.
         InvalidType: the path is no path.
         InvalidValue: the path is no path.
     """
     place = path_of(path)
+    refusing = partial(_refusing, place, writer, kind, refusal)
     with contextlib.ExitStack() as stack:
-        with _refusing(place, writer):
+        with refusing():
             _check_header(place)
             file = stack.enter_context(safetensors.safe_open(place, framework="numpy"))
             content = json.loads((file.metadata() or {})[_KEY])
             _check_format(content["format"])
-        yield Container(place, writer, file, content)
+        yield Container(refusing, file, content)
 
 
 @contextlib.contextmanager
-def _refusing(place: Path, writer: str) -> Iterator[None]:
+def _refusing(place: Path, writer: str, kind: str, refusal: type[Exception]) -> Iterator[None]:
     try:
         yield
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except _MALFORMED as error:
         reason = f"it has no entry {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
-        raise ModelFileError(
-            f"{place} is not a model that this version of gpubackprop reads ({reason[:300]}); accepted are files "
+        raise refusal(
+            f"{place} is not a {kind} that this version of gpubackprop reads ({reason[:300]}); accepted are files "
             f"written by {writer}"
         ) from error
 

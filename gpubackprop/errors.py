@@ -35,6 +35,10 @@ class ModelFileError(GpubackpropError, ValueError):
     """A file that is not a model of this package: truncated, altered, foreign, or of a later format."""
 
 
+class CheckpointError(GpubackpropError, ValueError):
+    """None of the checkpoints in a folder can be read: truncated, altered, foreign, or of a later format."""
+
+
 class MissingDependency(GpubackpropError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
 
@@ -49,3 +53,26 @@ class DivergenceWarning(RuntimeWarning):
 
 class InterruptWarning(RuntimeWarning):
     """Training was interrupted from the keyboard and stopped after a whole step."""
+
+
+class CheckpointWarning(RuntimeWarning):
+    """A checkpoint could not be written or not be read; the one before it is as it was."""
+
+
+class Terminated(SystemExit):
+    """SIGTERM came while training wrote checkpoints, and the last one is written: the process ends with status 143.
+
+    Like every SystemExit it passes by ``except Exception``.
+
+    Args:
+        message: what happened, and from where training goes on.
+
+    Attributes:
+        code: 143, the exit status: 128 and the number of SIGTERM.
+    """
+
+    code: int
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = 143

@@ -18,7 +18,8 @@ class History:
         loss: mean loss over the training examples during each epoch, with the penalty and with dropout.
         validation_loss: loss of the validation data after each epoch, without dropout; empty without such data.
         learning_rate: that of the last step of each epoch.
-        seconds: wall-clock time of each epoch, validation included.
+        seconds: wall-clock time of each epoch, validation included; of one that was resumed, that since then.
+        retried: epochs, from 1, that were not finite and were repeated at half the rate, once for each time.
         samples: training examples in an epoch.
         backend: what the network ran on.
         stopped_because: one sentence; None while training runs.
@@ -30,6 +31,7 @@ class History:
     validation_loss: list[float] = field(default_factory=list)
     learning_rate: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    retried: list[int] = field(default_factory=list)
     stopped_because: str | None = None
 
     def to_dict(self) -> dict[str, Any]:

@@ -35,6 +35,13 @@ class Run:
         shuffle: whether each epoch goes over the examples in a new order.
         seed: of the order and of dropout: an integer, None, or a generator of NumPy's, old or new, to draw from.
         shares_penalty: whether the penalty of a batch is divided by what its examples weigh together: λ/2 Σ W² / Σ w.
+        repeatable: whether an epoch that is not finite may be repeated: the optimizer's slots are then kept twice.
+
+    Attributes:
+        t: steps taken.
+        begun: whether an epoch is under way, its order drawn.
+        taken: steps taken of it.
+        factor: what the rates of the schedule are multiplied by.
     """
 
     def __init__(
@@ -49,6 +56,7 @@ class Run:
         seed: int | numpy.random.RandomState | numpy.random.Generator | None,
         *,
         shares_penalty: bool = False,
+        repeatable: bool = False,
     ) -> None:
         self.net, self.optimizer, self.batch_size = net, optimizer, batch_size
         self.data = [net.backend.narrow(x), y, w]
@@ -65,8 +73,9 @@ class Run:
             seed = int.from_bytes(seed.bytes(8), "little") if dropout else 0
         self.dropout_key = dropout_key(seed)
         self.shuffle, self.order = shuffle, numpy.arange(x.shape[0])
-        self.t = 0
+        self.t, self.begun, self.taken, self.factor = 0, False, 0, 1.0
         self._buffers()
+        self.kept_slots = self.slots.copy() if repeatable else None
 
     def _buffers(self) -> None:
         """Make what the steps read and write besides the workspace."""
@@ -123,27 +132,31 @@ class Run:
 
     # -- an epoch ------------------------------------------------------------------------------------------------
 
-    def epoch(self, interrupted: Callable[[], bool]) -> float:
-        """Take one step per batch; return the mean loss."""
+    def epoch(self, paused: Callable[[], int]) -> float:
+        """Take one step per batch; return the mean loss. Paused between portions, the next call takes up the rest."""
         self.net._narrowed()
-        if self.shuffle:
+        if self.shuffle and not self.begun:
             self.rng.shuffle(self.order)
+        self.begun = True
         order = self.net.backend.asarray(self.order, "int64") if self.gathers else None
-        steps, taken = len(self.losses), 0
+        steps, start = len(self.losses), self.taken
         at_once = STEPS_AT_ONCE // self.portion * self.portion
         for count, rows in self._portions():
-            if interrupted():
-                break
-            if taken % at_once == 0:
-                table = self._table(min(at_once, steps - taken))
-            self._take(order, table[taken % at_once :][:count], taken, rows)
-            taken += count
-        return self._mean_loss(taken)
+            if self.taken > start and paused():
+                return self._mean_loss(self.taken)
+            k = (self.taken - start) % at_once
+            if k == 0:
+                table = self._table(min(at_once, steps - self.taken))
+            self._take(order, table[k:][:count], self.taken, rows)
+            self.taken += count
+        loss = self._mean_loss(steps)
+        self.begun, self.taken = False, 0
+        return loss
 
     def _portions(self) -> Iterator[tuple[int, int]]:
-        """Go through the portions of an epoch: how many steps, on how many rows each."""
+        """Go through the portions that are left of an epoch: how many steps, on how many rows each."""
         full, rest = divmod(len(self.order), self.batch_size)
-        for start in range(0, full, self.portion):
+        for start in range(self.taken, full, self.portion):
             yield min(self.portion, full - start), self.batch_size
         if rest:
             yield 1, rest
@@ -155,7 +168,7 @@ class Run:
 
     def _scalars(self, t: int) -> list[float]:
         """Return what the update of step t is given: the numbers of its formula, or α and β where it is folded."""
-        h = self.optimizer.hyper(t)
+        h = self.optimizer.hyper(t, self.factor)
         if self.fold is not None:
             return [-h["rate"], self.fold.keeps]
         return [h[name] for name in self.optimizer.scalar_names]
@@ -228,7 +241,7 @@ class Run:
     @property
     def learning_rate(self) -> float:
         """The rate of the last step."""
-        return self.optimizer.rate(max(self.t - 1, 0))
+        return self.factor * self.optimizer.rate(max(self.t - 1, 0))
 
     def keep_if_finite(self, loss: float) -> bool:
         """Remember the parameters if they and the loss are finite, else go back to those remembered."""
@@ -236,7 +249,15 @@ class Run:
         finite = math.isfinite(loss) and self.net.backend.is_finite(theta)
         source, target = (theta, self.kept) if finite else (self.kept, theta)
         target[...] = source
+        if finite and self.kept_slots is not None:
+            self.kept_slots[...] = self.slots
         return finite
+
+    def repeat_epoch(self) -> None:
+        """Have the epoch just taken, whose parameters were put back, be taken once more, at half the rate."""
+        self.slots[...] = self.kept_slots
+        self.t -= len(self.losses)
+        self.begun, self.factor = True, self.factor / 2
 
     def evaluate(self, x: Any, y: Any, w: Any) -> float:
         """Return the loss of the validation data."""

@@ -105,7 +105,7 @@ def reading(path: str | os.PathLike[str], rows: Sequence[Row] = ()) -> Iterator[
     with container.reading(path, "Network.save") as file:
         with file.refusing():
             architecture = _architecture(file.content["network"], known, len(file.file.keys()) // 2)
-            _check_tensors(file.file, architecture)
+            file.check(_tensors(architecture))
             stored = Stored(architecture, strings(file.content["metadata"]), file.blocks)
         yield stored
 
@@ -156,15 +156,9 @@ def row_of(stored: dict[str, Any], table: dict[str, Any]) -> Any:
     return row if stored["parameters"] == row.parameters else row(**stored["parameters"])
 
 
-def _check_tensors(file: Any, architecture: Architecture) -> None:
-    """Compare the shapes and types that the header promises, which the library has held against the file's length."""
-    expected: dict[str, list[int]] = {}
+def _tensors(architecture: Architecture) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return the shapes and types of the tensors of a network by name."""
+    expected: dict[str, tuple[tuple[int, ...], str]] = {}
     for l, (m, n) in enumerate(architecture.shapes, 1):
-        expected |= {f"W_{l}": [m, n], f"b_{l}": [n]}
-    if set(file.keys()) != set(expected):
-        raise ValueError(f"its tensors do not fit the sizes {architecture.sizes}")
-    kind = {"float32": "F32", "float64": "F64"}[architecture.dtype]
-    for name, shape in expected.items():
-        tensor = file.get_slice(name)
-        if list(tensor.get_shape()) != shape or tensor.get_dtype() != kind:
-            raise ValueError(f"{name} is {tensor.get_shape()} of {tensor.get_dtype()}, not {shape} of {kind}")
+        expected |= {f"W_{l}": ((m, n), architecture.dtype), f"b_{l}": ((n,), architecture.dtype)}
+    return expected

@@ -18,6 +18,7 @@ LAYERS = (
     ("__main__", "cli", "sklearn", ""),
     ("memory", "bench"),
     ("training", "gradcheck"),
+    ("checkpoint",),
     ("run",),
     ("network", "history"),
     ("state_dict",),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import GpubackpropError, InvalidType, InvalidValue, ModelFileError
+from ..errors import CheckpointError, GpubackpropError, InvalidType, InvalidValue, ModelFileError, Terminated
 from ..optimizers import OPTIMIZERS
 from . import bench, doctor, predict, train
 from .datasets import NAMED
@@ -45,15 +45,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments, None for those of the process.
 
     Returns:
-        The exit status: 0, 1 for a failure, 2 for arguments or files that are not accepted, 130 for Ctrl-C.
+        The exit status: 0, 1 for a failure, 2 for arguments or files that are not accepted, 130 for Ctrl-C, 143 where
+        SIGTERM ended a training after its last checkpoint.
     """
     arguments = parser().parse_args(argv)
     try:
         status = arguments.run(arguments)
         sys.stdout.flush()
         return int(status)
-    except (InvalidValue, InvalidType, ModelFileError) as error:
+    except (InvalidValue, InvalidType, ModelFileError, CheckpointError) as error:
         return _complain(error, BAD_INPUT)
+    except Terminated as error:
+        return _complain(error, error.code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing would complain a second time
         return BROKEN_PIPE
@@ -111,6 +114,13 @@ def _add_train(commands: Any) -> None:
         help="a file's column to predict: its name, or its number from 1 (default: the last)",
     )
     add("--task", choices=TASKS, help="what to do with a file whose targets may be either")
+    add("--checkpoint", metavar="DIR", help="folder for checkpoints, from which --resume goes on (default: none)")
+    add("--checkpoint-every", metavar="N", type=_positive, help="epochs between two checkpoints (default: 1)")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on from the newest checkpoint, if there is one; all other arguments have to be as they were",
+    )
     add.__self__.set_defaults(run=train.train)
 
 
