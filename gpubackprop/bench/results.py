@@ -121,6 +121,11 @@ class Entry:
         return (self.what, self.workload, self.row, self.optimizer, self.precision, self.varies)
 
     @property
+    def is_unsteady(self) -> bool:
+        """Whether the middle half of the rounds is spread over more than half of the median, which then says little."""
+        return self.iqr > self.seconds / 2
+
+    @property
     def on(self) -> str:
         """CPU or GPU."""
         return BACKENDS[self.backend]
