@@ -175,7 +175,9 @@ class CudaBackend(NumpyBackend):
             arguments |= {"mask": mask, "h": None if mask is None else h}
         self.kernels.launch(sources.activate(activation), shape, z, arguments)
 
-    def draw_mask(self, key: Any, first: Any, k: int, layer: int, rate: float, mask: Any) -> None:
+    def draw_mask(
+        self, key: Any, first: Any, k: int, layer: int, rate: float, mask: Any, start: int = 0
+    ) -> None:
         """Draw a mask of dropout, the one that `NumpyBackend.draw_mask` draws, on the device."""
         arguments = {
             "mask": mask,
@@ -186,6 +188,7 @@ class CudaBackend(NumpyBackend):
             "layer": layer,
             "first": first,
             "k": k,
+            "start": start,
             "n": mask.size,
         }
         self.kernels.launch(DROPOUT, self.kernels.over(mask, 8 // vector(mask)), mask, arguments)
