@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy
 
+from . import parallel
 from .checks import boolean, choice, integer, real
 from .errors import DivergenceWarning, InterruptWarning, InvalidType, InvalidValue, MissingDependency
 from .history import History
 from .network import Network
 from .optimizers import OPTIMIZERS, Optimizer
+from .parallel import Alone
 from .run import Run
 
 Callback = Callable[[Network, History], Any]
@@ -41,6 +43,7 @@ def fit(
     patience: int = 10,
     callbacks: Sequence[Callback] = (),
     progress: bool | None = None,
+    distributed: bool = False,
 ) -> History:
     """Train a network in place until its loss converges or the epochs are over (equation 9).
 
@@ -64,6 +67,9 @@ def fit(
         patience: epochs without progress after which training stops.
         callbacks: each is called after every epoch as ``callback(net, history)`` and stops training by returning True.
         progress: True shows a bar (tqdm), False does not, None does where tqdm is installed and stderr is a terminal.
+        distributed: whether the processes that `mpiexec` started, each of which calls this with the same arguments,
+            train together: each takes its part of every batch. Rank 0 says how the network begins, has the callbacks,
+            the bar and the warnings, and all end with the same network and history. One process alone trains alone.
 
     Returns:
         The history, with the reason why training stopped.
@@ -71,10 +77,12 @@ def fit(
     Raises:
         InvalidValue: a shape or a value that is not accepted.
         InvalidType: an argument of a type that is not accepted.
-        MissingDependency: progress=True without tqdm.
-        OutOfMemory: the device cannot hold data or buffers.
+        MissingDependency: progress=True without tqdm, or distributed=True without MPI.
+        RanksMissing: MPI knows of another number of ranks than were started.
+        OutOfMemory: the device cannot hold the data, or the buffers of one example.
     """
     net = _network(net)
+    group = parallel.world() if boolean("distributed", distributed) else Alone()
     epochs, patience = integer("epochs", epochs, 1), integer("patience", patience, 1)
     batch_size, shuffle = integer("batch_size", batch_size, 1), boolean("shuffle", shuffle)
     tol = math.nan if tol is None else real("tol", tol, 0.0)
@@ -84,10 +92,26 @@ def fit(
     validation = None if validation_data is None else _validation(net, validation_data)
     batch_size = min(batch_size, len(batch[0]))
     history = History(samples=len(batch[0]), backend=net.backend.description)
-    with _bar(progress, epochs) as show, _interruptible() as interrupted, net.backend.running(net.flops(batch_size)):
-        run = Run(net, *batch, rule, batch_size, shuffle, seed)
+    settings = (epochs, batch_size, shuffle, repr(tol), patience, validation and len(validation[0]))
+    seed = group.begun_alike(net, seed, {"data and settings": (history.samples, *settings), "optimizer": _told(rule)})
+    with (
+        _interruptible() as asked,
+        group.warning_once(),
+        _bar(progress if group.rank == 0 else False, epochs) as show,
+        net.backend.running(net.flops(group.most(batch_size))),
+    ):
+        reducer = group.reducer(net.backend, asked)
+        run = Run(net, *batch, rule, batch_size, shuffle, seed, reducer=reducer)
+        history.at_once = run.at_once if run.at_once < group.most(batch_size) else None
         history.stopped_because = _epochs(
-            run, history, epochs, validation, _Patience(tol, patience), calls, show, interrupted
+            run,
+            history,
+            epochs,
+            validation,
+            _Patience(tol, patience),
+            group.led(calls),
+            show,
+            reducer.stops if reducer else asked,
         )
     return history
 
@@ -203,6 +227,11 @@ def _optimizer(optimizer: Any) -> Optimizer:
             f"got {optimizer!r}"
         )
     return OPTIMIZERS[choice("optimizer", optimizer, OPTIMIZERS)]()
+
+
+def _told(rule: Optimizer) -> tuple[str, dict[str, float]]:
+    """Return what tells an optimizer from others: its name, and the numbers of its first step."""
+    return type(rule).__name__, rule.hyper(0)
 
 
 def _callbacks(callbacks: Any) -> list[Callback]:

@@ -225,9 +225,7 @@ def _cast(wide: np.ndarray, narrow: np.ndarray, widens: bool) -> None:
     target[...] = source
 
 
-def draw_mask(
-    shape: tuple[int, int], rate: float, first: int = 0, k: int = 0, layer: int = 1, start: int = 0
-) -> Case:
+def draw_mask(shape: tuple[int, int], rate: float, first: int = 0, k: int = 0, layer: int = 1, start: int = 0) -> Case:
     arguments = {
         "key": np.array([2**63 + 11, 2**64 - 3], "uint64"),
         "first": Given(np.array(first), stored=False),

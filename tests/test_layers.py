@@ -19,6 +19,7 @@ LAYERS = (
     ("memory", "bench"),
     ("training", "gradcheck"),
     ("run",),
+    ("parallel", "sums"),
     ("network", "history"),
     ("state_dict",),
     ("inputs", "onnx", "storage", "workspace"),

@@ -23,6 +23,7 @@ from . import blas, threads
 from .erf import erf
 from .operations import complex_operations, real_operations
 from .program import Program, Scratch
+from .reducers import HostReducer, Ranks
 from .tape import Recording, Tape, Taped
 
 if TYPE_CHECKING:
@@ -145,6 +146,14 @@ class NumpyBackend:
         """Return a function that does the work, as often as it is called, on arrays that stay the same."""
         return Recording(self._tape, work)
 
+    def reducer(self, group: Ranks, asked: Callable[[], bool]) -> HostReducer:
+        """Return what adds up the messages of a group's ranks, and decides with them whether to stop."""
+        return HostReducer(group, asked, self._tape)
+
+    def copy(self, x: Any, out: Any) -> None:
+        """out ← x, an array or a number."""
+        self.xp.copyto(out, x)
+
     # -- formulas ------------------------------------------------------------------------------------------------
 
     def _run(
@@ -222,9 +231,7 @@ class NumpyBackend:
         if mask is not None:
             self.xp.multiply(a, mask, out=h)
 
-    def draw_mask(
-        self, key: Any, first: Any, k: int, layer: int, rate: float, mask: Any, start: int = 0
-    ) -> None:
+    def draw_mask(self, key: Any, first: Any, k: int, layer: int, rate: float, mask: Any, start: int = 0) -> None:
         """Draw a mask of dropout: 0 with the probability `rate`, else 1 / (1 − rate).
 
         Every number has its place in the stream of a counter-based generator (Salmon, Moraes, Dror, Shaw 2011), so that
