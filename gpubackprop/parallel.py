@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
+from .backends.threads import cores
 from .errors import DivergenceWarning, InterruptWarning, InvalidValue, MissingDependency, RanksMissing
 
 if TYPE_CHECKING:
@@ -29,6 +30,17 @@ if TYPE_CHECKING:
 
 ASKED = "GPUBACKPROP_RANKS"  # set by `gpubackprop launch`: how many ranks there are to be
 STARTED = (ASKED, "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # what launchers tell a rank: ours, Open MPI's, MPICH's
+RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")  # what they tell it of itself
+
+
+def launched() -> Alone:
+    """Return the ranks that `gpubackprop launch` started, this one among them; where it did not, this process alone."""
+    return world() if ASKED in os.environ else Alone()
+
+
+def rank_by_launcher() -> int:
+    """Return the number that a launcher gave this process, before MPI is asked; 0 where there is none."""
+    return int(next((os.environ[name] for name in RANK if name in os.environ), 0))
 
 
 @cache
@@ -110,8 +122,7 @@ class Group(Alone):
         self._mpi, self._comm = mpi, mpi.COMM_WORLD.Dup()  # so that no call of the user's own is taken for one of ours
         self.rank, self.size = int(self._comm.rank), int(self._comm.size)
         here = self._comm.Split_type(mpi.COMM_TYPE_SHARED).size  # on this machine
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._crowded = here > cores
+        self._crowded = here > cores()
         sys.excepthook = _ending_all(sys.excepthook)
 
     def sum(self, x: numpy.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import math
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy
 
-from .. import backends
+from .. import backends, parallel
 from ..errors import DivergenceWarning, InterruptWarning, MissingDependency
 from ..files import replacing
 from ..history import History
@@ -56,6 +57,13 @@ def train(arguments: argparse.Namespace) -> int:
     Raises:
         InvalidValue: an argument or the data is not accepted.
     """
+    group = parallel.launched()
+    with contextlib.redirect_stdout(None) if group.rank else contextlib.nullcontext():
+        return _train(arguments, group)
+
+
+def _train(arguments: argparse.Namespace, group: parallel.Alone) -> int:
+    """Do so as one of a group, in which rank 0 alone tests, reports and writes."""
     say("backend", backends.resolve(arguments.backend).description)
     data = to_train_on(arguments.data, arguments.target, arguments.task)
     rows, held_out = data.split(arguments.seed)
@@ -68,12 +76,15 @@ def train(arguments: argparse.Namespace) -> int:
     folder = writable(arguments.out or f"{Path(data.name).stem}-model", FILES)
     say("network", _described(net))
     y = data.y[rows] if targets is None else targets.apply(_as_columns(data.y[rows]), net.dtype)
-    history, status = _fit(net, features.apply(data.X[rows], net.dtype), y, arguments)
+    history, status = _fit(net, features.apply(data.X[rows], net.dtype), y, arguments, distributed=group.size > 1)
+    if group.rank:
+        return int(group.first(None))
     fold(net, features, targets)
     figures = figures_of(data, data.y[held_out], net.predict(data.X[held_out]))
     _report(history, figures, len(held_out))
     _write_files(folder, net, history, figures, data)
-    return status
+    sys.stdout.flush()  # who ends first with another status than 0 ends the others
+    return int(group.first(status))
 
 
 def _as_columns(y: numpy.ndarray) -> numpy.ndarray:
@@ -123,7 +134,9 @@ def _described(net: Network) -> str:
     )
 
 
-def _fit(net: Network, X: numpy.ndarray, y: numpy.ndarray, arguments: argparse.Namespace) -> tuple[History, int]:
+def _fit(
+    net: Network, X: numpy.ndarray, y: numpy.ndarray, arguments: argparse.Namespace, distributed: bool
+) -> tuple[History, int]:
     """Train and tell how it goes; return the history and the exit status. Warnings become lines."""
     batch_size = min(arguments.batch_size or (BATCH if len(X) < MANY_ROWS else LARGE_BATCH), len(X))
     steps = math.ceil(len(X) / batch_size)
@@ -146,6 +159,7 @@ def _fit(net: Network, X: numpy.ndarray, y: numpy.ndarray, arguments: argparse.N
             seed=arguments.seed,
             patience=max(10, epochs // 4),
             callbacks=[] if bar else [_a_line_a_second(epochs)],
+            distributed=distributed,
         )
     for warning in caught:
         print(f"gpubackprop: warning: {warning.message}", file=sys.stderr)
