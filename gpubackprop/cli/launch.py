@@ -33,10 +33,8 @@ def launch(arguments: argparse.Namespace) -> None:
     ranks, added = arguments.ranks, _threads(arguments.ranks) | {parallel.ASKED: str(arguments.ranks)}
     options = _for_open_mpi(added) if is_open else []
     command = [mpiexec, *options, "-n", str(ranks), sys.executable, "-m", "mpi4py", *_ranks_do(arguments.command)]
-    say(
-        "mpi",
-        f"{about}, {mpiexec}; ranks: {ranks}, BLAS threads of each: {added.get(THREADS[0], 'as the environment says')}",
-    )
+    threads = added.get(THREADS[0], "as the environment says")
+    say("mpi", f"{about}, {mpiexec}; ranks: {ranks}, BLAS threads of each: {threads}")
     os.execve(mpiexec, command, os.environ | added)
 
 
