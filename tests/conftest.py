@@ -58,6 +58,13 @@ def _chromium() -> str | None:
     return browser.program()
 
 
+def _mpi() -> str | None:
+    """Return the version of mpi4py, None where that or mpiexec is missing."""
+    from gpubackprop.cli import launch
+
+    return _distribution("mpi4py") if launch.mpiexec() else None
+
+
 def _cuda_device() -> str | None:
     """Return what the CUDA backend runs on, None where it does not run."""
     import gpubackprop
@@ -86,6 +93,7 @@ TOOLS = {
     "sass": Tool("machine code of kernels", _nvdisasm, "pip install 'nvidia-cuda-nvdisasm>=13,<14'"),
     "cublaslt": Tool("descriptors of cuBLASLt", partial(_in_wheels, "libcublasLt.so*"), "pip install nvidia-cublas"),
     "nvcc": Tool("kernels compiled by nvcc", partial(shutil.which, "nvcc"), "install the CUDA toolkit"),
+    "mpi": Tool("ranks under mpiexec", _mpi, "pip install 'gpubackprop[mpi]'"),
     "chromium": Tool("pages in a browser", _chromium, "install Chromium (Debian: apt-get install chromium)"),
     "cuda": Tool("CUDA device", _cuda_device, "`gpubackprop doctor` says what is missing"),
 }

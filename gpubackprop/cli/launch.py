@@ -28,14 +28,16 @@ def launch(arguments: argparse.Namespace) -> None:
         InvalidValue: neither `train` nor a script is to be launched.
         MissingDependency: there is no mpiexec.
     """
-    mpiexec = _mpiexec()
-    is_open, about = _about(mpiexec)
+    program = mpiexec()
+    if program is None:
+        raise MissingDependency("there is no mpiexec: pip install 'gpubackprop[mpi]'")
+    is_open, about = _about(program)
     ranks, added = arguments.ranks, _threads(arguments.ranks) | {parallel.ASKED: str(arguments.ranks)}
     options = _for_open_mpi(added) if is_open else []
-    command = [mpiexec, *options, "-n", str(ranks), sys.executable, "-m", "mpi4py", *_ranks_do(arguments.command)]
+    command = [program, *options, "-n", str(ranks), sys.executable, "-m", "mpi4py", *_ranks_do(arguments.command)]
     threads = added.get(THREADS[0], "as the environment says")
-    say("mpi", f"{about}, {mpiexec}; ranks: {ranks}, BLAS threads of each: {threads}")
-    os.execve(mpiexec, command, os.environ | added)
+    say("mpi", f"{about}, {program}; ranks: {ranks}, BLAS threads of each: {threads}")
+    os.execve(program, command, os.environ | added)
 
 
 def _ranks_do(command: list[str]) -> list[str]:
@@ -48,13 +50,14 @@ def _ranks_do(command: list[str]) -> list[str]:
     raise InvalidValue(f"launch takes `train` with its arguments, or a script of Python, as in script.py; got {what}")
 
 
-def _mpiexec() -> str:
-    """Return the mpiexec of this environment, which is that of its MPI, before any other."""
+def mpiexec() -> str | None:
+    """Return the mpiexec of this environment, which is that of its MPI, before any other; None where there is none.
+
+    Returns:
+        Its path.
+    """
     beside = [str(Path(sys.executable).parent), sysconfig.get_path("scripts")]
-    found = shutil.which("mpiexec", path=os.pathsep.join([*beside, os.environ.get("PATH", "")]))
-    if found is None:
-        raise MissingDependency("there is no mpiexec: pip install 'gpubackprop[mpi]'")
-    return found
+    return shutil.which("mpiexec", path=os.pathsep.join([*beside, os.environ.get("PATH", "")]))
 
 
 def _about(mpiexec: str) -> tuple[bool, str]:
