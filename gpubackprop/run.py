@@ -129,6 +129,8 @@ class Run:
             ]
             sums = Sums(net, self.reducer, self.at_once, several) if several or self.reducer else None
             gradients = [] if sums else net.layout.views(self._target())
+            if several:  # formulas will want some memory too
+                net.backend.zeros((self.at_once, max(net.sizes)), net.dtype)
         except OutOfMemory:
             if self.at_once == 1:
                 raise
