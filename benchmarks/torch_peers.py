@@ -10,7 +10,9 @@ import importlib.util
 import shutil
 from typing import Any
 
-from workloads import CURVE, DISTINCT, PASSES, Data, Workload, cores, epoch_data
+from workloads import CURVE, DISTINCT, PASSES, Data, Workload, epoch_data
+
+from gpubackprop.backends.threads import cores
 
 WARM_UP = 3  # steps before a capture, as PyTorch asks for
 

@@ -12,7 +12,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
@@ -23,6 +23,9 @@ from .files import path_of, remove_temporaries
 from .formula import Row
 from .history import History
 from .run import Run
+
+if TYPE_CHECKING:
+    from .parallel import Alone
 
 _NAME = re.compile(r"step-(\d{12,})\.safetensors")
 _FIGURES = ("loss", "validation_loss", "learning_rate", "seconds")  # of the history, one for each epoch
@@ -69,24 +72,31 @@ class Keeper:
         history: its record so far.
         seed: of the order and of dropout, as the user gave it.
         validation: examples of the validation data, or None.
+        group: of the processes that train together: rank 0 writes, and all read what it chose.
 
     Attributes:
         newest: the last file that was written or taken up, or None.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint | None, run: Run, history: History, seed: int | None, validation: int | None
+        self,
+        checkpoint: Checkpoint | None,
+        run: Run,
+        history: History,
+        seed: int | None,
+        validation: int | None,
+        group: Alone,
     ) -> None:
-        self.checkpoint, self.run, self.history = checkpoint, run, history
+        self.checkpoint, self.run, self.history, self._group = checkpoint, run, history, group
         self.newest: Path | None = None
         self._tried: tuple[int, str | None] | None = None
-        if checkpoint is None:
-            self._folder, self._epochs, self._pause = Path(), 0, math.inf
-        else:
+        self._writes, self._epochs, self._pause = checkpoint is not None and group.rank == 0, 0, math.inf
+        if checkpoint is not None:
             self._folder = Path(checkpoint.folder)
-            self._epochs = checkpoint.every_epochs or (0 if checkpoint.every_minutes else 1)
-            self._pause = 60.0 * checkpoint.every_minutes if checkpoint.every_minutes else math.inf
             self._agreed = json.loads(json.dumps(_agreed(run, seed, validation), default=_plain))
+            if self._writes:
+                self._epochs = checkpoint.every_epochs or (0 if checkpoint.every_minutes else 1)
+                self._pause = 60.0 * checkpoint.every_minutes if checkpoint.every_minutes else math.inf
         self._wait()
 
     def start(self, resume: bool) -> None:
@@ -99,6 +109,14 @@ class Keeper:
         """
         if self.checkpoint is None:
             return
+        if self._writes:
+            self._make_ready(resume)
+        chosen = self._group.first(self.newest)
+        if chosen and not self._writes:
+            self._take_up(chosen)
+
+    def _make_ready(self, resume: bool) -> None:
+        """Do so where one process trains, or for those that train together."""
         self._folder.mkdir(parents=True, exist_ok=True)
         remove_temporaries(self._folder)
         places = self._places()
@@ -135,7 +153,7 @@ class Keeper:
         Parameters that are not finite are not written: the epoch is taken again, and ends in the same divergence.
         """
         run, now = self.run, (self.run.t, self.history.stopped_because)
-        if self.checkpoint is None or now == self._tried or not run.net.backend.is_finite(run.net.theta):
+        if not self._writes or now == self._tried or not run.net.backend.is_finite(run.net.theta):
             return
         self._wait()
         self._tried, place = now, self._folder / f"step-{run.t:012d}.safetensors"

@@ -39,6 +39,10 @@ class CheckpointError(GpubackpropError, ValueError):
     """None of the checkpoints in a folder can be read: truncated, altered, foreign, or of a later format."""
 
 
+class RanksMissing(GpubackpropError, RuntimeError):
+    """MPI knows of another number of ranks than were started; the message names both and the remedy."""
+
+
 class MissingDependency(GpubackpropError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
 
@@ -49,6 +53,10 @@ class GradientCheckFailed(GpubackpropError, AssertionError):
 
 class DivergenceWarning(RuntimeWarning):
     """Training met a non-finite loss or parameter and stopped; the last finite parameters were kept."""
+
+
+class MicroBatchWarning(RuntimeWarning):
+    """A batch does not fit the memory, and is taken in parts whose gradients are added up, with the same result."""
 
 
 class InterruptWarning(RuntimeWarning):

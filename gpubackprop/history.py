@@ -22,11 +22,13 @@ class History:
         retried: epochs, from 1, that were not finite and were repeated at half the rate, once for each time.
         samples: training examples in an epoch.
         backend: what the network ran on.
+        at_once: examples that were taken at a time, where memory did not suffice for a batch; None where it did.
         stopped_because: one sentence; None while training runs.
     """
 
     samples: int
     backend: str
+    at_once: int | None = None
     loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
     learning_rate: list[float] = field(default_factory=list)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
 from .backends.numpy import dropout_key
+from .errors import MicroBatchWarning, OutOfMemory
 from .network import Network
 from .optimizers import Fold, Optimizer
+from .sums import Sums
 from .workspace import Workspace
+
+if TYPE_CHECKING:
+    from .sums import Reducer
 
 STEPS_AT_ONCE = 1024  # for which the optimizer's numbers are computed and sent to a device together
 
@@ -36,12 +42,15 @@ class Run:
         seed: of the order and of dropout: an integer, None, or a generator of NumPy's, old or new, to draw from.
         shares_penalty: whether the penalty of a batch is divided by what its examples weigh together: λ/2 Σ W² / Σ w.
         repeatable: whether an epoch that is not finite may be repeated: the optimizer's slots are then kept twice.
+        reducer: adds up what the ranks of a group leave, each with its part of every batch; None where there is one.
 
     Attributes:
         t: steps taken.
         begun: whether an epoch is under way, its order drawn.
         taken: steps taken of it.
         factor: what the rates of the schedule are multiplied by.
+        at_once: examples in the buffers at once. Where memory does not suffice for all that a rank has of a batch, they
+            are fewer, and the gradients of parts are added up.
     """
 
     def __init__(
@@ -57,20 +66,18 @@ class Run:
         *,
         shares_penalty: bool = False,
         repeatable: bool = False,
+        reducer: Reducer | None = None,
     ) -> None:
         self.net, self.optimizer, self.batch_size = net, optimizer, batch_size
         self.data = [net.backend.narrow(x), y, w]
-        dropout = net.architecture.dropout > 0
-        self.workspace = Workspace(
-            net.architecture, net.backend, batch_size, dropout=dropout, shares_penalty=shares_penalty
-        )
+        self.reducer, self.shares_penalty = reducer, shares_penalty
         self.validation: Workspace | None = None
         self.kept, self.before = net.theta.copy(), net.theta.copy()
         self.rng: Any = seed
         if seed is None or isinstance(seed, int):
             self.rng = numpy.random.default_rng(seed)
         else:
-            seed = int.from_bytes(seed.bytes(8), "little") if dropout else 0
+            seed = int.from_bytes(seed.bytes(8), "little") if net.architecture.dropout else 0
         self.dropout_key = dropout_key(seed)
         self.shuffle, self.order = shuffle, numpy.arange(x.shape[0])
         self.t, self.begun, self.taken, self.factor = 0, False, 0, 1.0
@@ -80,16 +87,13 @@ class Run:
     def _buffers(self) -> None:
         """Make what the steps read and write besides the workspace."""
         zeros, dtype, N = self.net.backend.zeros, self.net.dtype, self.batch_size
-        steps = -(-len(self.order) // N)
-        self.portion = min(steps, self.net.backend.portion(self.net.flops(N)))
+        steps, own = -(-len(self.order) // N), self.reducer.group.most(N) if self.reducer else N
+        self.portion = min(steps, self.net.backend.portion(self.net.flops(own)))
         # One batch of all examples in order is the data itself; any other is gathered, to lie where recordings read it.
         self.gathers = self.shuffle or steps > 1 or hasattr(self.data[0], "toarray")
         self.slots = zeros((len(self.optimizer.slots), self.net.layout.size), dtype)
-        self.fold = self._fold()
-        self.gradients = self.net.layout.views(self._target())
-        self.batch = [
-            zeros((N, a.shape[1]), str(a.dtype)) if self.gathers and a is not None else None for a in self.data
-        ]
+        self.fold = None if self.reducer else self._fold()
+        self._make_room(own)
         self.rows = zeros(self.portion * N, "int64")
         self.hyper = zeros((self.portion, 2 if self.fold else len(self.optimizer.scalar_names)), dtype)
         self.first: Any = zeros((), "int64")
@@ -97,6 +101,49 @@ class Run:
         figures = zeros((self.portion, 2), dtype)  # of each step: its loss, and the sum of its sample weights
         self.figures, self.values = figures, [[row[j : j + 1].reshape(()) for j in (0, 1)] for row in figures]
         self.recordings: dict[tuple[int, int], Callable[[], None]] = {}
+
+    def _make_room(self, rows: int) -> None:
+        """Make the buffers of so many examples, or of half as many as long as memory does not suffice."""
+        self.at_once = rows
+        while not self._has_room(several=self.at_once < rows):
+            self.at_once = -(-self.at_once // 2)
+        if self.at_once < rows:
+            warnings.warn(
+                f"memory does not suffice for batches of {rows:,} examples: {self.at_once:,} at a time are taken, and "
+                "their gradients added up",
+                MicroBatchWarning,
+                stacklevel=5,
+            )
+
+    def _has_room(self, several: bool) -> bool:
+        """Make the buffers of as many examples as are taken at once; return whether memory suffices."""
+        net, N = self.net, self.batch_size
+        if several:
+            self.fold = None
+        try:
+            workspace = Workspace(
+                net.architecture,
+                net.backend,
+                self.at_once,
+                batch=N,
+                dropout=net.architecture.dropout > 0,
+                shares_penalty=self.shares_penalty,
+            )
+            rows = (self.at_once, self.at_once, N)  # a mean over the batch needs all of its weights
+            batch: list[Any] = [
+                net.backend.zeros((n, a.shape[1]), str(a.dtype)) if self.gathers and a is not None else None
+                for n, a in zip(rows, self.data, strict=True)
+            ]
+            sums = Sums(net, self.reducer, self.at_once, several) if several or self.reducer else None
+            gradients = [] if sums else net.layout.views(self._target())
+            if several:  # formulas will want some memory too
+                net.backend.zeros((self.at_once, max(net.sizes)), net.dtype)
+        except OutOfMemory:
+            if self.at_once == 1:
+                raise
+            return False
+        self.workspace, self.batch, self.sums, self.gradients = workspace, batch, sums, gradients
+        return True
 
     def _fold(self) -> Fold | None:
         """Return how the update is part of the products of the gradient, or None where it follows them."""
@@ -198,6 +245,8 @@ class Run:
         if (count, rows) not in self.recordings:
             self.recordings[count, rows] = backend.record(functools.partial(self._steps, count, rows))
         self.recordings[count, rows]()
+        if self.reducer:
+            self.reducer.agree()
         self.losses[taken : taken + count] = self.figures[:count, 0]
         if self.data[2] is not None:
             self.totals[taken : taken + count] = self.figures[:count, 1]
@@ -210,31 +259,45 @@ class Run:
     def step(self, k: int, rows: int) -> None:
         """Take the k-th step of a portion, on so many examples."""
         net, backend = self.net, self.net.backend
-        self.workspace.value, self.workspace.total = self.values[k]
-        ws = self.workspace.load(*self._batch(k, rows))
-        for l, mask in enumerate(ws.mask):
-            if mask is not None:
-                backend.draw_mask(self.dropout_key, self.first, k, l, net.architecture.dropout, mask)
-        net._forward(ws)
+        value, self.workspace.total = self.values[k]
+        self.workspace.weigh(rows, self._batch(2, k, slice(0, rows), rows))
+        work = functools.partial(self._pass, k, rows)
+        if self.sums:
+            self.sums.add_up(rows, work, value)
+        else:
+            work(slice(0, rows), value, self.gradients)
         if self.fold is None:
-            net._backward(ws, self.gradients)
-            backend.update(self.optimizer, self.hyper[k], net.theta, net.gradient, self.slots, net._narrow)
-            return
-        net._backward(ws, self.gradients, self.hyper[k])
-        if self.fold.velocity:
+            gradient = self.sums.gradient if self.sums else net.gradient
+            backend.update(self.optimizer, self.hyper[k], net.theta, gradient, self.slots, net._narrow)
+        elif self.fold.velocity:
             backend.add(self.slots[0], net.theta, net._narrow)
         else:
             net._narrowed()
 
-    def _batch(self, k: int, rows: int) -> list[Any]:
-        """Return the examples, targets and weights of a step: all of the data, or rows gathered from it."""
+    def _pass(
+        self, k: int, rows: int, part: slice, value: Any, gradients: Any, done: Callable[[int], None] | None = None
+    ) -> None:
+        """Go forward and back over part of the rows of a step: its share of the loss and of the gradients."""
+        net, backend = self.net, self.net.backend
+        self.workspace.value = value
+        ws = self.workspace.load_part(part, *(self._batch(j, k, part, rows) for j in (0, 1)))
+        for l, mask in enumerate(ws.mask):
+            if mask is not None:
+                start = part.start * mask.shape[1]
+                backend.draw_mask(self.dropout_key, self.first, k, l, net.architecture.dropout, mask, start)
+        net._forward(ws)
+        net._backward(ws, gradients, None if self.fold is None else self.hyper[k], done)
+
+    def _batch(self, which: int, k: int, part: slice, rows: int) -> Any:
+        """Return the examples, the targets or the weights of part of a step's rows: views of the data, or gathered."""
+        source, batch = self.data[which], self.batch[which]
+        if source is None:
+            return None
         if not self.gathers:
-            return self.data
-        batch = [a if a is None else a[:rows] for a in self.batch]
-        for source, out in zip(self.data, batch, strict=True):
-            if source is not None:
-                self.net.backend.gather(source, self.rows[k * rows : (k + 1) * rows], out)
-        return batch
+            return source[part]
+        out = batch[: part.stop - part.start]
+        self.net.backend.gather(source, self.rows[k * rows + part.start : k * rows + part.stop], out)
+        return out
 
     # -- between epochs ------------------------------------------------------------------------------------------
 
@@ -260,7 +323,12 @@ class Run:
         self.begun, self.factor = True, self.factor / 2
 
     def evaluate(self, x: Any, y: Any, w: Any) -> float:
-        """Return the loss of the validation data."""
+        """Return the loss of the validation data, of which each rank of a group takes its part."""
+        group = self.reducer.group if self.reducer else None
+        part = group.rows(len(x)) if group else slice(0, len(x))
         if self.validation is None:
-            self.validation = self.net._evaluation_workspace(len(x))
-        return self.net._evaluate(self.validation, x, y, w)
+            self.validation = self.net._evaluation_workspace(max(part.stop - part.start, 1))
+        total = numpy.array(self.net._total_loss(self.validation, x[part], y[part], None if w is None else w[part]))
+        if group:
+            group.sum(total)
+        return float(total[0] / total[1])

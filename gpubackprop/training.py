@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy
 
+from . import parallel
 from .checkpoint import Checkpoint, Keeper
 from .checks import boolean, choice, integer, real
 from .errors import DivergenceWarning, InterruptWarning, InvalidType, InvalidValue, MissingDependency, Terminated
 from .history import History
 from .network import Network
 from .optimizers import OPTIMIZERS, Optimizer
+from .parallel import Alone
 from .run import Run
 
 Callback = Callable[[Network, History], Any]
@@ -46,6 +48,7 @@ def fit(
     checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
     resume: bool = False,
     retries: int = 0,
+    distributed: bool = False,
 ) -> History:
     """Train a network in place until its loss converges or the epochs are over (equation 9).
 
@@ -79,6 +82,9 @@ def fit(
         resume: whether to go on from the newest checkpoint in that folder; where there is none, training begins.
         retries: how many times an epoch that is not finite is repeated, from the parameters and the optimizer's state
             of its start, at half the rate, which stays so; `History.retried` names the epochs.
+        distributed: whether the processes that `mpiexec` started, each of which calls this with the same arguments,
+            train together: each takes its part of every batch. Rank 0 says how the network begins, has the callbacks,
+            the bar and the warnings, and all end with the same network and history. One process alone trains alone.
 
     Returns:
         The history, with the reason why training stopped.
@@ -89,10 +95,12 @@ def fit(
         OSError: the folder of the checkpoints cannot be made or read.
         InvalidValue: a shape or a value that is not accepted.
         InvalidType: an argument of a type that is not accepted.
-        MissingDependency: progress=True without tqdm.
-        OutOfMemory: the device cannot hold data or buffers.
+        MissingDependency: progress=True without tqdm, or distributed=True without MPI.
+        RanksMissing: MPI knows of another number of ranks than were started.
+        OutOfMemory: the device cannot hold the data, or the buffers of one example.
     """
     net = _network(net)
+    group = parallel.world() if boolean("distributed", distributed) else Alone()
     epochs, patience = integer("epochs", epochs, 1), integer("patience", patience, 1)
     batch_size, shuffle = integer("batch_size", batch_size, 1), boolean("shuffle", shuffle)
     tol = math.nan if tol is None else real("tol", tol, 0.0)
@@ -103,19 +111,40 @@ def fit(
     validation = None if validation_data is None else _validation(net, validation_data)
     batch_size = min(batch_size, len(batch[0]))
     history = History(samples=len(batch[0]), backend=net.backend.description)
-    ends = () if checkpoint is None else (signal.SIGTERM,)
+    examples = None if validation is None else len(validation[0])
+    settings = (epochs, batch_size, shuffle, repr(tol), patience, examples, retries)
+    told = {
+        "data and settings": (history.samples, *settings),
+        "optimizer": _told(rule),
+        "checkpoint": checkpoint and (str(checkpoint.folder), resume),
+    }
+    drawn_from = group.begun_alike(net, seed, told)
     with (
-        _bar(progress, epochs) as show,
-        _interruptible(*ends) as interrupted,
-        net.backend.running(net.flops(batch_size)),
+        _interruptible(*(() if checkpoint is None else (signal.SIGTERM,))) as asked,
+        group.warning_once(),
+        _bar(progress if group.rank == 0 else False, epochs) as show,
+        net.backend.running(net.flops(group.most(batch_size))),
     ):
-        run = Run(net, *batch, rule, batch_size, shuffle, seed, repeatable=retries > 0)
-        keeper = Keeper(checkpoint, run, history, seed, None if validation is None else len(validation[0]))
+        reducer = group.reducer(net.backend, asked)
+        run = Run(net, *batch, rule, batch_size, shuffle, drawn_from, repeatable=retries > 0, reducer=reducer)
+        history.at_once = run.at_once if run.at_once < group.most(batch_size) else None
+        keeper = Keeper(checkpoint, run, history, seed, examples, group)
         keeper.start(resume)
+        interrupted = reducer.signalled if reducer else asked
         history.stopped_because = _epochs(
-            run, history, epochs, validation, _Patience(tol, patience), calls, show, interrupted, retries, keeper
+            run,
+            history,
+            epochs,
+            validation,
+            _Patience(tol, patience),
+            group.led(calls),
+            show,
+            interrupted,
+            retries,
+            keeper,
         )
         if interrupted() == signal.SIGTERM:
+            group.first(None)  # who ends first ends the others
             raise Terminated(f"{history.stopped_because}; the last checkpoint is {keeper.newest}")
     return history
 
@@ -256,6 +285,11 @@ def _optimizer(optimizer: Any) -> Optimizer:
             f"got {optimizer!r}"
         )
     return OPTIMIZERS[choice("optimizer", optimizer, OPTIMIZERS)]()
+
+
+def _told(rule: Optimizer) -> tuple[str, dict[str, float]]:
+    """Return what tells an optimizer from others: its name, and the numbers of its first step."""
+    return type(rule).__name__, rule.hyper(0)
 
 
 def _callbacks(callbacks: Any) -> list[Callback]:

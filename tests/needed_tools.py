@@ -53,6 +53,13 @@ def _chromium() -> str | None:
     return browser.program()
 
 
+def _mpi() -> str | None:
+    """Return the version of mpi4py, None where that or mpiexec is missing."""
+    from gpubackprop.cli import launch
+
+    return _distribution("mpi4py") if launch.mpiexec() else None
+
+
 def _cuda_device() -> str | None:
     """Return what the CUDA backend runs on, None where it does not run."""
     import gpubackprop
@@ -80,6 +87,7 @@ TOOLS = {
     "polars": Tool("frames of polars", partial(_distribution, "polars"), "pip install polars"),
     "rich": Tool("progress bar of scikit-learn", partial(_distribution, "rich"), "pip install rich"),
     "cloudpickle": Tool("cloudpickle", partial(_distribution, "cloudpickle"), "pip install cloudpickle"),
+    "mpi": Tool("ranks under mpiexec", _mpi, "pip install 'gpubackprop[mpi]'"),
     "host": Tool("kernels on the host", partial(_program, "g++"), "install g++ (Debian: apt-get install g++)"),
     "cc": Tool("formulas as loops in C", partial(_program, "cc"), "install a C compiler (Debian: apt-get install gcc)"),
     "compile": Tool("kernels compiled for CUDA", _nvrtc, "pip install 'nvidia-cuda-nvrtc>=13,<14'"),

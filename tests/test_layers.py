@@ -20,6 +20,7 @@ LAYERS = (
     ("training", "gradcheck"),
     ("checkpoint",),
     ("run",),
+    ("parallel", "sums"),
     ("network", "history"),
     ("state_dict",),
     ("inputs", "onnx", "storage", "workspace"),

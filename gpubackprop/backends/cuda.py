@@ -17,6 +17,7 @@ from .graphs import Beside, Recording
 from .kernels import ROWS_A_THREAD, Kernels, vector
 from .numpy import NumpyBackend
 from .products import Epilogue, Products, alignments
+from .reducers import NcclReducer, Ranks
 from .sources import ADD, CAST, DROPOUT, GATHER, PENALTY, SUM_ROWS, Source
 
 if TYPE_CHECKING:
@@ -151,6 +152,15 @@ class CudaBackend(NumpyBackend):
         """Return a function that does the work, from a graph from its second call on."""
         return Recording(self.xp, work, self._scratch.all) if self.products else work
 
+    def reducer(self, group: Ranks, asked: Callable[[], int]) -> NcclReducer:
+        """Return what adds up the messages of a group's ranks by NCCL, beside the backward pass."""
+        with self.running(0.0):
+            return NcclReducer(group, asked, self.xp, self._beside)
+
+    def copy(self, x: Any, out: Any) -> None:
+        """out ← x, an array or a number."""
+        out[...] = x
+
     # -- the equations -------------------------------------------------------------------------------------------
 
     def gather(self, x: Any, rows: Any, out: Any) -> None:
@@ -179,7 +189,7 @@ class CudaBackend(NumpyBackend):
             arguments |= {"mask": mask, "h": None if mask is None else h}
         self.kernels.launch(sources.activate(activation), shape, z, arguments)
 
-    def draw_mask(self, key: Any, first: Any, k: int, layer: int, rate: float, mask: Any) -> None:
+    def draw_mask(self, key: Any, first: Any, k: int, layer: int, rate: float, mask: Any, start: int = 0) -> None:
         """Draw a mask of dropout, the one that `NumpyBackend.draw_mask` draws, on the device."""
         arguments = {
             "mask": mask,
@@ -190,6 +200,7 @@ class CudaBackend(NumpyBackend):
             "layer": layer,
             "first": first,
             "k": k,
+            "start": start,
             "n": mask.size,
         }
         self.kernels.launch(DROPOUT, self.kernels.over(mask, 8 // vector(mask)), mask, arguments)

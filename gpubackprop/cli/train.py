@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy
 
-from .. import backends
+from .. import backends, parallel
 from ..checkpoint import Checkpoint
 from ..errors import DivergenceWarning, InterruptWarning, InvalidValue, MissingDependency
 from ..files import replacing
@@ -60,6 +60,13 @@ def train(arguments: argparse.Namespace) -> int:
         Terminated: SIGTERM ended a training with checkpoints.
     """
     _check_checkpoint(arguments)
+    group = parallel.launched()
+    with contextlib.redirect_stdout(None) if group.rank else contextlib.nullcontext():
+        return _train(arguments, group)
+
+
+def _train(arguments: argparse.Namespace, group: parallel.Alone) -> int:
+    """Do so as one of a group, in which rank 0 alone tests, reports and writes."""
     say("backend", backends.resolve(arguments.backend).description)
     data = to_train_on(arguments.data, arguments.target, arguments.task)
     rows, held_out = data.split(arguments.seed)
@@ -74,12 +81,15 @@ def train(arguments: argparse.Namespace) -> int:
         writable(arguments.checkpoint, [], "--checkpoint")
     say("network", _described(net))
     y = data.y[rows] if targets is None else targets.apply(_as_columns(data.y[rows]), net.dtype)
-    history, status = _fit(net, features.apply(data.X[rows], net.dtype), y, arguments)
+    history, status = _fit(net, features.apply(data.X[rows], net.dtype), y, arguments, distributed=group.size > 1)
+    if group.rank:
+        return int(group.first(None))
     fold(net, features, targets)
     figures = figures_of(data, data.y[held_out], net.predict(data.X[held_out]))
     _report(history, figures, len(held_out))
     _write_files(folder, net, history, figures, data)
-    return status
+    sys.stdout.flush()  # who ends first with another status than 0 ends the others
+    return int(group.first(status))
 
 
 def _check_checkpoint(arguments: argparse.Namespace) -> None:
@@ -135,7 +145,9 @@ def _described(net: Network) -> str:
     )
 
 
-def _fit(net: Network, X: numpy.ndarray, y: numpy.ndarray, arguments: argparse.Namespace) -> tuple[History, int]:
+def _fit(
+    net: Network, X: numpy.ndarray, y: numpy.ndarray, arguments: argparse.Namespace, distributed: bool
+) -> tuple[History, int]:
     """Train and tell how it goes; return the history and the exit status. Warnings become lines."""
     batch_size = min(arguments.batch_size or (BATCH if len(X) < MANY_ROWS else LARGE_BATCH), len(X))
     steps = math.ceil(len(X) / batch_size)
@@ -160,6 +172,7 @@ def _fit(net: Network, X: numpy.ndarray, y: numpy.ndarray, arguments: argparse.N
             callbacks=[] if bar else [_a_line_a_second(epochs)],
             checkpoint=Checkpoint(folder, every) if folder else None,
             resume=arguments.resume,
+            distributed=distributed,
         )
     kinds = {warning.category for warning in caught}
     return history, INTERRUPTED if InterruptWarning in kinds else int(DivergenceWarning in kinds)
