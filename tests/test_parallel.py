@@ -237,6 +237,54 @@ def test_a_seed_of_none_is_one_for_all(start: Any) -> None:
     assert len(sums) == 2 and len(set(sums)) == 1, errors
 
 
+# -- jobs that go on ---------------------------------------------------------------------------------------------------
+
+GOES_ON = """
+end, resume, stop = {end}, {resume}, {stop}
+def tell(net, history):
+    if len(history.loss) == stop:
+        say("at", time.time())
+        os.kill(os.getpid(), signal.{signal})
+history = gb.fit(
+    net, X, y, optimizer=gb.optimizers.Adam(0.01), epochs=end, tol=None, batch_size=7, distributed=True,
+    checkpoint="checkpoints", resume=resume, callbacks=[tell],
+)
+say("theta", net.theta.tobytes().hex())
+if rank == 0:
+    np.save("theta.npy", net.theta)
+    np.save("loss.npy", history.loss)
+"""
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+def test_a_job_that_was_ended_goes_on_with_any_number_of_ranks(
+    start: Any, tmp_path: Path, name: str, count: int
+) -> None:
+    """Two ranks train and are ended; so many take their checkpoint up: the same bits where they are two again."""
+    net = gb.Network([5, 4, 3], seed=0)
+    X, y = np.random.default_rng(0).normal(size=(40, 5)), np.ones((40, 3))
+    whole = gb.fit(net, X, y, optimizer=gb.optimizers.Adam(0.01), epochs=6, tol=None, batch_size=7)
+    ended = start(GOES_ON.format(end=10**6, resume=False, stop=3, signal=name))
+    ended.communicate(timeout=60)
+    assert ended.returncode != 0
+    [*_, newest] = sorted((tmp_path / "checkpoints").iterdir())
+    assert int(newest.stem.removeprefix("step-")) >= 2 * 6
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+    goes_on = start(GOES_ON.format(end=6, resume=True, stop=0, signal=name), count)
+    output, errors = goes_on.communicate(timeout=60)
+    assert goes_on.returncode == 0, errors
+    assert len({line for line in output.splitlines() if line.startswith("theta")}) == 1
+    np.testing.assert_allclose(np.load(tmp_path / "loss.npy"), whole.loss, rtol=BOUNDS["float32"])
+    bound = BOUNDS["float32"] * abs(net.theta).max()
+    np.testing.assert_allclose(np.load(tmp_path / "theta.npy"), net.theta, rtol=0, atol=bound)
+    if count == 2:
+        again = start(GOES_ON.format(end=6, resume=False, stop=0, signal=name).replace('"checkpoints"', '"others"'))
+        again.communicate(timeout=60)
+        uninterrupted = np.load(tmp_path / "theta.npy").tobytes().hex()
+        assert f"theta {uninterrupted}" in output
+
+
 # -- the launcher ------------------------------------------------------------------------------------------------------
 
 
