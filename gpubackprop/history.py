@@ -19,8 +19,9 @@ class History:
         validation_loss: loss of the validation data after each epoch, without dropout; empty without such data.
         learning_rate: that of the last step of each epoch.
         seconds: wall-clock time of each epoch, validation included.
-        samples: training examples in an epoch.
+        samples: training examples in an epoch; of batches whose number is not known, those of the last.
         backend: what the network ran on.
+        data: where the examples were: "in memory", or read in windows of so many rows, and why.
         stopped_because: one sentence; None while training runs.
     """
 
@@ -30,6 +31,7 @@ class History:
     validation_loss: list[float] = field(default_factory=list)
     learning_rate: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    data: str = "in memory"
     stopped_because: str | None = None
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy
 from .backends.numpy import dropout_key
 from .network import Network
 from .optimizers import Fold, Optimizer
+from .streaming import Held, Window, Windows
 from .workspace import Workspace
 
 STEPS_AT_ONCE = 1024  # for which the optimizer's numbers are computed and sent to a device together
@@ -27,8 +28,8 @@ class Run:
 
     Args:
         net: the network, trained in place.
-        x: examples (M, n_0), on NumPy SciPy's sparse rows too.
-        y: targets (M, n_L).
+        x: examples (M, n_0), on NumPy SciPy's sparse rows too; or `Windows` of all three.
+        y: targets (M, n_L); None beside windows, as w is.
         w: sample weights (M, 1), or None.
         optimizer: the optimizer.
         batch_size: N, at most M.
@@ -51,7 +52,8 @@ class Run:
         shares_penalty: bool = False,
     ) -> None:
         self.net, self.optimizer, self.batch_size = net, optimizer, batch_size
-        self.data = [net.backend.narrow(x), y, w]
+        self.windows: Held | Windows = x if isinstance(x, Windows) else Held([net.backend.narrow(x), y, w])
+        self.data = self.windows.arrays
         dropout = net.architecture.dropout > 0
         self.workspace = Workspace(
             net.architecture, net.backend, batch_size, dropout=dropout, shares_penalty=shares_penalty
@@ -64,17 +66,18 @@ class Run:
         else:
             seed = int.from_bytes(seed.bytes(8), "little") if dropout else 0
         self.dropout_key = dropout_key(seed)
-        self.shuffle, self.order = shuffle, numpy.arange(x.shape[0])
-        self.t = 0
+        self.shuffle, self.order = shuffle, numpy.arange(min(self.windows.rows or batch_size, self.windows.capacity))
+        self.t = self.taken = self.samples = 0
         self._buffers()
 
     def _buffers(self) -> None:
         """Make what the steps read and write besides the workspace."""
         zeros, dtype, N = self.net.backend.zeros, self.net.dtype, self.batch_size
-        steps = -(-len(self.order) // N)
+        steps = -(-(self.windows.rows or self.windows.capacity) // N)
         self.portion = min(steps, self.net.backend.portion(self.net.flops(N)))
         # One batch of all examples in order is the data itself; any other is gathered, to lie where recordings read it.
-        self.gathers = self.shuffle or steps > 1 or hasattr(self.data[0], "toarray")
+        streams = isinstance(self.windows, Windows)
+        self.gathers = self.shuffle or steps > 1 or streams or hasattr(self.data[0], "toarray")
         self.slots = zeros((len(self.optimizer.slots), self.net.layout.size), dtype)
         self.fold = self._fold()
         self.gradients = self.net.layout.views(self._target())
@@ -87,7 +90,7 @@ class Run:
         self.losses, self.totals = zeros(steps, dtype), zeros(steps, dtype)
         figures = zeros((self.portion, 2), dtype)  # of each step: its loss, and the sum of its sample weights
         self.figures, self.values = figures, [[row[j : j + 1].reshape(()) for j in (0, 1)] for row in figures]
-        self.recordings: dict[tuple[int, int], Callable[[], None]] = {}
+        self.recordings: dict[tuple[int, int, int], Callable[[], None]] = {}
 
     def _fold(self) -> Fold | None:
         """Return how the update is part of the products of the gradient, or None where it follows them."""
@@ -126,23 +129,49 @@ class Run:
     def epoch(self, interrupted: Callable[[], bool]) -> float:
         """Take one step per batch; return the mean loss."""
         self.net._narrowed()
+        self.taken = self.samples = 0
+        with contextlib.closing(self.windows.epoch(self.rng if self.shuffle else None)) as windows:
+            for window in windows:
+                if not self._go_through(window, interrupted):
+                    break
+        return self._mean_loss()
+
+    def _go_through(self, window: Window, interrupted: Callable[[], bool]) -> bool:
+        """Take the steps of a window; return whether all were taken."""
+        order, done = self._drawn(window.rows), 0
+        steps, at_once = -(-window.rows // self.batch_size), STEPS_AT_ONCE // self.portion * self.portion
+        self.data = window.arrays
+        self._make_room(self.taken + steps)
+        for count, rows in self._portions(window.rows):
+            if interrupted():
+                return False
+            if done % at_once == 0:
+                table = self._table(min(at_once, steps - done))
+            start = done * self.batch_size
+            chosen = None if order is None else order[start : start + count * rows]
+            self._take(window.buffer, chosen, table[done % at_once :][:count], rows)
+            done += count
+        return True
+
+    def _drawn(self, rows: int) -> Any:
+        """Return in which order to go over so many examples, on the backend; None where they need not be gathered."""
+        if len(self.order) != rows:
+            self.order = numpy.arange(rows)
         if self.shuffle:
             self.rng.shuffle(self.order)
-        order = self.net.backend.asarray(self.order, "int64") if self.gathers else None
-        steps, taken = len(self.losses), 0
-        at_once = STEPS_AT_ONCE // self.portion * self.portion
-        for count, rows in self._portions():
-            if interrupted():
-                break
-            if taken % at_once == 0:
-                table = self._table(min(at_once, steps - taken))
-            self._take(order, table[taken % at_once :][:count], taken, rows)
-            taken += count
-        return self._mean_loss(taken)
+        return self.net.backend.asarray(self.order, "int64") if self.gathers else None
 
-    def _portions(self) -> Iterator[tuple[int, int]]:
-        """Go through the portions of an epoch: how many steps, on how many rows each."""
-        full, rest = divmod(len(self.order), self.batch_size)
+    def _make_room(self, steps: int) -> None:
+        """Have room for the losses of so many steps of an epoch, twice as much where it was not known."""
+        if steps > len(self.losses):
+            for name in ("losses", "totals"):
+                room = self.net.backend.zeros(max(steps, 2 * len(self.losses)), self.net.dtype)
+                room[: self.taken] = getattr(self, name)[: self.taken]
+                setattr(self, name, room)
+
+    def _portions(self, examples: int) -> Iterator[tuple[int, int]]:
+        """Go through the portions of a window: how many steps, on how many rows each."""
+        full, rest = divmod(examples, self.batch_size)
         for start in range(0, full, self.portion):
             yield min(self.portion, full - start), self.batch_size
         if rest:
@@ -160,35 +189,37 @@ class Run:
             return [-h["rate"], self.fold.keeps]
         return [h[name] for name in self.optimizer.scalar_names]
 
-    def _mean_loss(self, taken: int) -> float:
+    def _mean_loss(self) -> float:
         """Return the mean loss of the steps taken in this epoch; NaN where there was none."""
-        losses, _, weights = (x[:taken] for x in self.figures_of_steps)
+        losses, _, weights = self.figures_of_steps
         total = float(weights.sum())
         return float(losses @ weights) / total if total else math.nan
 
     @property
     def figures_of_steps(self) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
         """Loss, examples and their weight in each step of the last epoch; an example has the weight 1 unless told."""
-        to_numpy, counts = self.net.backend.to_numpy, numpy.full(len(self.losses), float(self.batch_size))
-        counts[-1] -= len(counts) * self.batch_size - len(self.order)
-        weights = counts if self.data[2] is None else to_numpy(self.totals).astype("float64")
-        return to_numpy(self.losses).astype("float64"), counts, weights
+        counts = numpy.full(self.taken, float(self.batch_size))
+        counts[-1:] -= self.taken * self.batch_size - self.samples
+        losses, totals = (
+            self.net.backend.to_numpy(x[: self.taken]).astype("float64") for x in (self.losses, self.totals)
+        )
+        return losses, counts, counts if self.data[2] is None else totals
 
     # -- its steps -----------------------------------------------------------------------------------------------
 
-    def _take(self, order: Any, hyper: Any, taken: int, rows: int) -> None:
-        """Take the steps of a portion, one for each row of `hyper`, when so many were taken before in this epoch."""
-        backend, count, start = self.net.backend, len(hyper), taken * self.batch_size
+    def _take(self, buffer: int, order: Any, hyper: Any, rows: int) -> None:
+        """Take the steps of a portion, one for each row of `hyper`, on examples of a buffer in an order."""
+        backend, count, taken = self.net.backend, len(hyper), self.taken
         if order is not None:
-            self.rows = backend.put(self.rows, order[start : start + count * rows])
+            self.rows = backend.put(self.rows, order)
         self.hyper, self.first = backend.put(self.hyper, hyper), backend.put(self.first, self.t)
-        if (count, rows) not in self.recordings:
-            self.recordings[count, rows] = backend.record(functools.partial(self._steps, count, rows))
-        self.recordings[count, rows]()
+        if (count, rows, buffer) not in self.recordings:
+            self.recordings[count, rows, buffer] = backend.record(functools.partial(self._steps, count, rows))
+        self.recordings[count, rows, buffer]()
         self.losses[taken : taken + count] = self.figures[:count, 0]
         if self.data[2] is not None:
             self.totals[taken : taken + count] = self.figures[:count, 1]
-        self.t += count
+        self.t, self.taken, self.samples = self.t + count, taken + count, self.samples + count * rows
 
     def _steps(self, count: int, rows: int) -> None:
         for k in range(count):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import math
 import signal
 import sys
@@ -18,8 +19,10 @@ import numpy
 from .checks import boolean, choice, integer, real
 from .errors import DivergenceWarning, InterruptWarning, InvalidType, InvalidValue, MissingDependency
 from .history import History
+from .intake import source_of, taken_in
 from .network import Network
 from .optimizers import OPTIMIZERS, Optimizer
+from .promises import bytes_of
 from .run import Run
 
 Callback = Callable[[Network, History], Any]
@@ -28,7 +31,7 @@ Callback = Callable[[Network, History], Any]
 def fit(
     net: Network,
     X: Any,
-    y: Any,
+    y: Any = None,
     *,
     optimizer: str | Optimizer = "sgd",
     epochs: int = 100,
@@ -37,6 +40,7 @@ def fit(
     sample_weight: Any = None,
     shuffle: bool = True,
     seed: int | None = 0,
+    stream: bool | None = None,
     tol: float | None = 1e-4,
     patience: int = 10,
     callbacks: Sequence[Callback] = (),
@@ -49,17 +53,29 @@ def fit(
     epoch before are kept) and on Ctrl-C (after a whole step). An exception from a callback passes through, and the
     network is as its last epoch left it.
 
+    Data that would not fit are read a window of rows at a time, while the steps of the window before run: arrays that
+    are mapped from files, paths of files, and batches. The steps are then those of data in memory to the last bit if
+    the order is: with shuffle=False; or with shuffle=True where one window holds all. Otherwise blocks of rows are read
+    in a drawn order (batches and tables of Arrow in theirs), and rows are shuffled within each window, of as many whole
+    batches as fit 64 MiB. What is not accepted in such data is found when it is read: the network is then as it was
+    before the call.
+
     Args:
         net: the network; its parameters go on from what they are.
-        X: examples (N, n_0).
-        y: class labels 0..n_L-1 (N,) for several outputs, values (N,) for one, or targets (N, n_L).
+        X: examples (N, n_0), an array, perhaps mapped from a file, or the path of a .npy file. Or a path of a .parquet,
+            .arrow or .feather file, a table or a data set of pyarrow. Or batches: a function that returns an iterator
+            over pairs (X, y) or triples (X, y, sample_weight), or what can be iterated over once an epoch.
+        y: class labels 0..n_L-1 (N,) for several outputs, values (N,) for one, or targets (N, n_L), or their path; for
+            tables of Arrow the name of a column, or a list of them; None for batches.
         optimizer: an object of `gpubackprop.optimizers`, or one's name for its defaults.
         epochs: the most passes over the data.
         batch_size: examples in a step; the last batch of an epoch may have fewer.
         validation_data: (X, y) on which the loss is computed after each epoch, and then decides about stopping.
-        sample_weight: weights (N,) of the examples in the mean loss of their batch, or None.
+        sample_weight: weights (N,) of the examples in the mean loss of their batch, or their path or column, or None.
         shuffle: whether each epoch goes over the examples in a new order.
         seed: of the order and of dropout: an integer, or None for another each time.
+        stream: True reads data of more than a window in windows, False never does, None does where data and training
+            are predicted to take more than four fifths of the memory that is free; `History.data` says what was done.
         tol: least fall of the loss that counts as progress, in units of the loss; None never stops early.
         patience: epochs without progress after which training stops.
         callbacks: each is called after every epoch as ``callback(net, history)`` and stops training by returning True.
@@ -71,7 +87,7 @@ def fit(
     Raises:
         InvalidValue: a shape or a value that is not accepted.
         InvalidType: an argument of a type that is not accepted.
-        MissingDependency: progress=True without tqdm.
+        MissingDependency: progress=True without tqdm, or Arrow without pyarrow.
         OutOfMemory: the device cannot hold data or buffers.
     """
     net = _network(net)
@@ -80,12 +96,15 @@ def fit(
     tol = math.nan if tol is None else real("tol", tol, 0.0)
     seed = seed if seed is None else integer("seed", seed, 0)
     rule, calls = _optimizer(optimizer), _callbacks(callbacks)
-    batch = net._batch(X, y, sample_weight)
+    stream = stream if stream is None else boolean("stream", stream)
+    source = source_of(X, y, sample_weight)
+    batch_size = min(batch_size, source.rows or batch_size)
+    predicted = functools.partial(bytes_of, net.architecture, net.backend, net.precision, rule, batch_size)
+    data, says = taken_in(net, source, batch_size, stream, predicted)
     validation = None if validation_data is None else _validation(net, validation_data)
-    batch_size = min(batch_size, len(batch[0]))
-    history = History(samples=len(batch[0]), backend=net.backend.description)
+    history = History(samples=source.rows or 0, backend=net.backend.description, data=says)
     with _bar(progress, epochs) as show, _interruptible() as interrupted, net.backend.running(net.flops(batch_size)):
-        run = Run(net, *batch, rule, batch_size, shuffle, seed)
+        run = Run(net, *data, rule, batch_size, shuffle, seed)
         history.stopped_because = _epochs(
             run, history, epochs, validation, _Patience(tol, patience), calls, show, interrupted
         )
@@ -145,6 +164,7 @@ def _epochs(
             if not run.keep_if_finite(loss):
                 return _diverged(epoch, run.learning_rate)
             history.loss.append(loss)
+            history.samples = run.samples
             if validation is not None:
                 with run.undone_by_failure():
                     history.validation_loss.append(run.evaluate(*validation))
