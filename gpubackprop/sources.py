@@ -52,6 +52,10 @@ class Source(ABC):
             order: of the blocks 0, 1, ..., where they can be had in any; None for theirs.
         """
 
+    def weights(self, size: int) -> Iterator[numpy.ndarray] | None:
+        """Go through the weights alone, of about so many examples at a time; None where they cannot be had alone."""
+        return None
+
     @abstractmethod
     def whole(self) -> tuple[Any, Any, Any]:
         """Return all examples, targets and weights in memory, as `fit` is given them."""
@@ -148,7 +152,7 @@ class Arrays(Source):
                 start, stop = k * size, min((k + 1) * size, self.rows)
                 yield Block(f"[{start}:{stop}]", *(None if read is None else read(start, stop) for read in readers))
 
-    def weights(self, size: int) -> Iterator[numpy.ndarray]:
+    def weights(self, size: int) -> Iterator[numpy.ndarray] | None:
         """Go through the weights alone."""
         return (block.x for block in Arrays(self.columns[2]).blocks(size))
 
@@ -204,6 +208,7 @@ class Batches(Source):
     Args:
         batches: a function without arguments that returns an iterator, or an object that makes a new one each time; of
             pairs (X, y) or triples (X, y, sample_weight).
+        with_targets: False for batches X alone, and then once is enough.
 
     Raises:
         InvalidType: it cannot be gone through again, or a batch is no pair or triple.
@@ -212,19 +217,24 @@ class Batches(Source):
 
     rows = None
 
-    def __init__(self, batches: Any) -> None:
+    def __init__(self, batches: Any, with_targets: bool = True) -> None:
+        self._batches, self._with_targets = batches, with_targets
+        if not with_targets:
+            return
         if not callable(batches) and iter(batches) is batches:
             raise InvalidType(
                 f"X must be gone through once for every epoch, and a {type(batches).__name__} is used up after the "
                 "first: pass a function that returns a new one"
             )
-        self._batches = batches
         self.weighted = next(self.blocks(1)).w is not None
 
     def blocks(self, size: int, order: Iterable[int] | None = None) -> Iterator[Block]:
         """Go through the batches, as large as they are."""
         found = -1
         for found, batch in enumerate(self._batches() if callable(self._batches) else self._batches):
+            if not self._with_targets:
+                yield Block(f" of batch {found}", batch)
+                continue
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 raise InvalidType(
                     f"batch {found} must be a pair (X, y) or a triple (X, y, sample_weight), got {_described(batch)}"
@@ -245,6 +255,24 @@ def _described(batch: Any) -> str:
 def are_batches(X: Any) -> bool:
     """Return whether X is a function or an iterable, and nothing that is an array."""
     return callable(X) or (hasattr(X, "__iter__") and not hasattr(X, "__getitem__") and not hasattr(X, "__array__"))
+
+
+def is_elsewhere(X: Any) -> bool:
+    """Return whether examples are not in memory: mapped from a file, in a file, of Arrow, or batches."""
+    return isinstance(X, numpy.memmap) or is_path(X) or is_arrow(X) or are_batches(X)
+
+
+def without_targets(X: Any) -> Source:
+    """Return examples alone as a source.
+
+    Raises:
+        InvalidType: something that holds no examples.
+        InvalidValue: a file that cannot be read.
+        MissingDependency: pyarrow is not installed.
+    """
+    if is_arrow(X):
+        return ArrowTable(X)
+    return Batches(X, with_targets=False) if are_batches(X) else Arrays(X)
 
 
 # -- Arrow -------------------------------------------------------------------------------------------------------------
@@ -281,17 +309,21 @@ class ArrowTable(Source):
     def blocks(self, size: int, order: Iterable[int] | None = None) -> Iterator[Block]:
         """Go through the rows in their order; few are read ahead."""
         start = 0
-        batches = self._dataset.to_batches(
-            columns=[*self._x, *self._y, *self._w], batch_size=size, batch_readahead=1, fragment_readahead=1
-        )
-        for batch in batches:
-            if batch.num_rows:
-                place = f"[{start}:{start + batch.num_rows}]"
-                y = _matrix(batch, self._y, f"y{place}") if self._y else None
-                w = _matrix(batch, self._w, f"sample_weight{place}")[:, 0] if self._w else None
-                x = _matrix(batch, self._x, f"X{place}")
-                yield Block(place, x, y[:, 0] if self._y_is_one and y is not None else y, w)
-                start += batch.num_rows
+        for batch in self._batches([*self._x, *self._y, *self._w], size):
+            place = f"[{start}:{start + batch.num_rows}]"
+            y = _matrix(batch, self._y, f"y{place}") if self._y else None
+            w = _matrix(batch, self._w, f"sample_weight{place}")[:, 0] if self._w else None
+            x = _matrix(batch, self._x, f"X{place}")
+            yield Block(place, x, y[:, 0] if self._y_is_one and y is not None else y, w)
+            start += batch.num_rows
+
+    def weights(self, size: int) -> Iterator[numpy.ndarray] | None:
+        """Go through the weights alone."""
+        return (_matrix(batch, self._w, "sample_weight")[:, 0] for batch in self._batches(self._w, size))
+
+    def _batches(self, columns: list[str], size: int) -> Iterator[Any]:
+        read = self._dataset.to_batches(columns=columns, batch_size=size, batch_readahead=1, fragment_readahead=1)
+        return (batch for batch in read if batch.num_rows)
 
     def whole(self) -> tuple[Any, Any, Any]:
         """Return all rows."""

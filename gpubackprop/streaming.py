@@ -15,7 +15,7 @@ import numpy
 
 from . import inputs
 from .backends import resolve
-from .errors import InvalidValue
+from .errors import InvalidType, InvalidValue
 from .sources import Arrays, Source
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Windows:
     Args:
         source: the examples.
         sizes: n_0 and n_L.
-        loss: what targets are for; None where there are none.
+        loss: what targets are for; None for predictions, which have none.
         backend: where the windows are to lie.
         dtype: of the network.
         batch_size: N.
@@ -83,10 +83,12 @@ class Windows:
         if isinstance(source, Arrays):
             check(source, sizes, with_targets=loss is not None)
         self.rows, self.capacity = source.rows, rows_of_window(sizes, dtype, batch_size)
+        if source.rows is not None:
+            self.capacity = min(self.capacity, -(-source.rows // batch_size) * batch_size)
         self._block = max(1, min(self.capacity, BLOCK_BYTES // bytes_of_row(sizes, dtype)))
         columns = [sizes[0], *([sizes[1]] if loss else []), *([1] if source.weighted else [])]
         self._pair = backend.pair([(self.capacity, n) for n in columns], dtype)
-        self._stored = [backend.narrow(self._pair.taken(k)[0]) for k in (0, 1)]
+        self._stored = [backend.narrow(self._pair.taken(k)[0]) if loss else None for k in (0, 1)]
         self.arrays = self._window(0, 0).arrays
         self._rest: list[Any] = []
         self._largest = self._largest_weight()
@@ -138,11 +140,12 @@ class Windows:
         return filled
 
     def _window(self, k: int, rows: int) -> Window:
-        """Return what lies in buffer k, examples in the type of storage."""
+        """Return what lies in buffer k; for training, examples in the type of storage."""
         arrays = list(self._pair.taken(k))
-        arrays[0] = self._backend.narrow(arrays[0], self._stored[k])
-        y = arrays[1] if self._loss else None
-        return Window(k, [arrays[0], y, arrays[-1] if self._source.weighted else None], rows)
+        if not self._loss:
+            return Window(k, arrays, rows)
+        x, w = self._backend.narrow(arrays[0], self._stored[k]), arrays[2] if self._source.weighted else None
+        return Window(k, [x, arrays[1], w], rows)
 
     # -- checks --------------------------------------------------------------------------------------------------
 
@@ -162,13 +165,59 @@ class Windows:
             yield arrays
 
     def _largest_weight(self) -> float | None:
-        """Return the largest weight, by which all are divided; 1 where it is not known before the end."""
+        """Return the largest weight, by which all are divided; 1 where that would take an epoch to find."""
         if not self._source.weighted:
             return None
-        if not isinstance(self._source, Arrays):
+        parts = self._source.weights(self._block)
+        if parts is None:
             return 1.0
-        parts = self._source.weights(BLOCK_BYTES)
         return max(float(self._host.asarray(part, self._dtype).max()) for part in parts)
+
+
+class Collected:
+    """Outputs that come one part after the other.
+
+    Args:
+        out: the array to write them into, or None.
+        rows: how many there will be, or None where that is not known.
+        outputs: n_L.
+        dtype: of the outputs.
+
+    Raises:
+        InvalidType: `out` is no array of floats that can be written.
+        InvalidValue: it has another shape.
+    """
+
+    def __init__(self, out: Any, rows: int | None, outputs: int, dtype: str) -> None:
+        if out is not None:
+            _check_out(out, rows, outputs)
+        elif rows is not None:
+            out = numpy.empty((rows, outputs), dtype)
+        self._out, self._parts, self._filled = out, list[numpy.ndarray](), 0
+
+    def add(self, part: numpy.ndarray) -> None:
+        """Take the next part."""
+        start, self._filled = self._filled, self._filled + len(part)
+        if self._out is None:
+            self._parts.append(part)
+        elif self._filled <= len(self._out):
+            self._out[start : self._filled] = part
+
+    def all(self) -> numpy.ndarray:
+        """Return all parts as one array."""
+        if self._out is None:
+            return numpy.concatenate(self._parts)
+        if self._filled != len(self._out):
+            raise InvalidValue(f"out must have a row for each example, got {len(self._out)} for {self._filled}")
+        return self._out
+
+
+def _check_out(out: Any, rows: int | None, outputs: int) -> None:
+    if not isinstance(out, numpy.ndarray) or out.dtype.kind != "f" or not out.flags.writeable:
+        kind = f"of type {out.dtype}" if isinstance(out, numpy.ndarray) else f"a {type(out).__name__}"
+        raise InvalidType(f"out must be an array of NumPy of floats that can be written, got {kind}")
+    if out.ndim != 2 or out.shape[1] != outputs or rows not in (None, len(out)):
+        raise InvalidValue(f"out must have the shape ({'N' if rows is None else rows}, {outputs}), got {out.shape}")
 
 
 def check(source: Arrays, sizes: tuple[int, int], *, with_targets: bool) -> None:
