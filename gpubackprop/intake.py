@@ -77,12 +77,12 @@ def _why_streamed(
 ) -> str | None:
     """Return why data are read in windows, or None where they are not."""
     sizes = net.sizes[0], net.sizes[-1]
+    if isinstance(source, Arrays):
+        check(source, sizes, with_targets=True)
     if source.rows is None and stream is not False:
         return "batches of which nobody knows how many there are"
     if stream is False or source.rows is None or source.rows <= rows_of_window(sizes, net.dtype, batch_size):
         return None
-    if isinstance(source, Arrays):
-        check(source, sizes, with_targets=True)
     return "as asked for" if stream else _what_does_not_fit(net, source, training)
 
 

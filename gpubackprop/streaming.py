@@ -90,6 +90,8 @@ class Windows:
         self._pair = backend.pair([(self.capacity, n) for n in columns], dtype)
         self._stored = [backend.narrow(self._pair.taken(k)[0]) if loss else None for k in (0, 1)]
         self.arrays = self._window(0, 0).arrays
+        for k in (0, 1):
+            self._pair.given_back(k)
         self._rest: list[Any] = []
         self._largest = self._largest_weight()
 
@@ -114,8 +116,10 @@ class Windows:
                 if not rows:
                     return
                 following = reader.submit(self._fill, 1 - k, blocks)
-                yield self._window(k, rows)
-                self._pair.given_back(k)
+                try:
+                    yield self._window(k, rows)
+                finally:
+                    self._pair.given_back(k)
 
     def _order(self, rng: Any) -> Any:
         if rng is None or self._source.in_order or self.rows is None or self.rows <= self.capacity:

@@ -80,6 +80,7 @@ TOOLS = {
     "hypothesis": Tool("formulas by hypothesis", partial(_distribution, "hypothesis"), "pip install hypothesis"),
     "onnx": Tool("ONNX models", partial(_distribution, "onnx"), "pip install gpubackprop[onnx]"),
     "onnxruntime": Tool("ONNX Runtime", partial(_distribution, "onnxruntime"), "pip install onnxruntime"),
+    "pyarrow": Tool("Parquet and Arrow", partial(_distribution, "pyarrow"), "pip install gpubackprop[arrow]"),
     "host": Tool("kernels on the host", partial(_program, "g++"), "install g++ (Debian: apt-get install g++)"),
     "cc": Tool("formulas as loops in C", partial(_program, "cc"), "install a C compiler (Debian: apt-get install gcc)"),
     "compile": Tool("kernels compiled for CUDA", _nvrtc, "pip install 'nvidia-cuda-nvrtc>=13,<14'"),
