@@ -47,7 +47,8 @@ if kind == "map":
     x, y = numpy.load(x, mmap_mode="r"), numpy.load(y, mmap_mode="r")
 try:
     if what == "predict":
-        out = numpy.lib.format.open_memmap(Path(folder, "out.npy"), "w+", "float32", (numpy.load(folder + "/y.npy", mmap_mode="r").size, 10))
+        rows = numpy.load(folder + "/y.npy", mmap_mode="r").size
+        out = numpy.lib.format.open_memmap(folder + "/out.npy", "w+", "float32", (rows, 10))
         net.predict(x, out=out)
         print("predicted", float(out.sum()))
     else:
