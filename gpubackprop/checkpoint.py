@@ -193,10 +193,10 @@ class Keeper:
             "training": self._agreed,
             "t": run.t,
             "epochs": len(history.loss),
-            "taken": run.taken,
+            "taken": run.taken if run.begun else 0,
             "retried": history.retried,
             "stopped_because": history.stopped_because,
-            "generator": run.rng.bit_generator.state,
+            "generator": _draws(run)[0],
             "dropout_key": [int(k) for k in run.dropout_key],
         }
 
@@ -210,7 +210,8 @@ class Keeper:
                 epochs, taken = integer("epochs", about["epochs"], 0), integer("taken", about["taken"], 0)
                 key, retried, stopped = _checked(about, run, epochs, taken)
                 validated = epochs if self._agreed["validation_examples"] else 0
-                file.check(_shapes(run, taken, epochs, validated))
+                order = min(file.file.get_slice("order").get_shape()[0], run.windows.capacity) if run.shuffle else 0
+                file.check(_shapes(run, taken, epochs, validated, order))
                 arrays = file.tensors()
                 _check_arrays(arrays)
                 run.rng.bit_generator.state = about["generator"]  # the last thing that may be refused
@@ -218,9 +219,8 @@ class Keeper:
             raise InvalidValue(
                 f"{place} is of a training with {'; '.join(unlike)}: give what that was begun with, or another folder"
             )
-        run.t, run.taken, run.begun, run.dropout_key = about["t"], taken, taken > 0, key
-        run.factor = 0.5 ** len(retried)
-        _put(run, arrays)
+        run.t, run.dropout_key, run.factor = about["t"], key, 0.5 ** len(retried)
+        _put(run, taken, arrays)
         history.retried, history.stopped_because = retried, stopped
         for name in _FIGURES:
             setattr(history, name, arrays[name].tolist())
@@ -243,7 +243,8 @@ def _agreed(run: Run, seed: int | None, validation: int | None) -> dict[str, Any
         "batch_size": run.batch_size,
         "shuffle": run.shuffle,
         "seed": seed,
-        "examples": len(run.order),
+        "examples": run.windows.rows,
+        "examples_at_once": run.windows.capacity,
         "sample_weight": run.data[2] is not None,
         "validation_examples": validation,
         "retries": run.kept_slots is not None,
@@ -277,9 +278,10 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any], inside: str = "")
 
 def _checked(about: dict[str, Any], run: Run, epochs: int, taken: int) -> tuple[Any, list[int], str | None]:
     """Return key, repeated epochs and the reason of the end of a checkpoint whose numbers go together."""
-    steps = len(run.losses)
-    if taken >= steps or integer("t", about["t"], 0) != epochs * steps + taken:
-        raise ValueError(f"{about['t']!r} steps are not {epochs} epochs of {steps} and {taken}")
+    rows, t = run.windows.rows, integer("t", about["t"], 0)
+    steps = -(-rows // run.batch_size) if rows else max(taken + 1, (t - taken) // max(epochs, 1))
+    if taken >= steps or t != epochs * steps + taken:
+        raise ValueError(f"{t} steps are not {epochs} epochs of {steps} and {taken}")
     key = numpy.array([integer("dropout_key", k, 0) for k in about["dropout_key"]], numpy.uint64)
     retried = [integer("retried", epoch, 1) for epoch in about["retried"]]
     stopped = about["stopped_because"]
@@ -292,19 +294,27 @@ def _arrays(run: Run, history: History) -> dict[str, numpy.ndarray]:
     """Return what a checkpoint holds in arrays, by name."""
     host = run.net.backend.to_numpy
     arrays = {"theta": run.net.theta, "slots": run.slots}
-    if run.taken:
+    if run.begun:
         arrays |= {"kept": run.kept, "losses": run.losses[: run.taken]}
         if run.data[2] is not None:
             arrays["totals"] = run.totals[: run.taken]
         if run.kept_slots is not None:
             arrays["kept_slots"] = run.kept_slots
     figures = {name: numpy.array(getattr(history, name), "float64") for name in _FIGURES}
-    order = {"order": run.order} if run.shuffle else {}
+    order = {"order": _draws(run)[1]} if run.shuffle else {}
     return {name: host(x) for name, x in arrays.items()} | order | figures
 
 
-def _shapes(run: Run, taken: int, epochs: int, validated: int) -> Shapes:
-    """Return shapes and types of the arrays of a checkpoint: after so many epochs, and steps of the next."""
+def _draws(run: Run) -> Any:
+    """Return the generator's state and the order from which the epoch under way, or else the next one, is drawn."""
+    return run.drawn_from if run.begun else (run.rng.bit_generator.state, run.order)
+
+
+def _shapes(run: Run, taken: int, epochs: int, validated: int, order: int) -> Shapes:
+    """Return shapes and types of the arrays of a checkpoint: after so many epochs, and steps of the next.
+
+    The order is that of a window, the last of which may have fewer examples.
+    """
     dtype, P = run.net.dtype, run.net.layout.size
     shapes: Shapes = {"theta": ((P,), dtype), "slots": (run.slots.shape, dtype)}
     if taken:
@@ -314,7 +324,7 @@ def _shapes(run: Run, taken: int, epochs: int, validated: int) -> Shapes:
         if run.kept_slots is not None:
             shapes["kept_slots"] = (run.slots.shape, dtype)
     if run.shuffle:
-        shapes["order"] = ((len(run.order),), "int64")
+        shapes["order"] = ((order,), "int64")
     shapes |= dict.fromkeys(_FIGURES, ((epochs,), "float64"))
     return shapes | {"validation_loss": ((validated,), "float64")}
 
@@ -329,7 +339,7 @@ def _check_arrays(arrays: dict[str, numpy.ndarray]) -> None:
         raise ValueError("its order is not one of the examples")
 
 
-def _put(run: Run, arrays: dict[str, numpy.ndarray]) -> None:
+def _put(run: Run, taken: int, arrays: dict[str, numpy.ndarray]) -> None:
     """Set the arrays of a run; at the start of an epoch what it keeps is what it has."""
     backend, dtype = run.net.backend, run.net.dtype
     given = {name: backend.asarray(arrays[name], dtype) for name in arrays if name not in ("order", *_FIGURES)}
@@ -337,9 +347,7 @@ def _put(run: Run, arrays: dict[str, numpy.ndarray]) -> None:
     run.kept[...] = given.get("kept", given["theta"])
     if run.kept_slots is not None:
         run.kept_slots[...] = given.get("kept_slots", given["slots"])
-    if run.taken:
-        run.losses[: run.taken] = given["losses"]
-        if "totals" in given:
-            run.totals[: run.taken] = given["totals"]
     if run.shuffle:
-        run.order[...] = arrays["order"]
+        run.order = arrays["order"]
+    if taken:
+        run.take_up(taken, given["losses"], given.get("totals"))

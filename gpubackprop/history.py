@@ -20,8 +20,9 @@ class History:
         learning_rate: that of the last step of each epoch.
         seconds: wall-clock time of each epoch, validation included; of one that was resumed, that since then.
         retried: epochs, from 1, that were not finite and were repeated at half the rate, once for each time.
-        samples: training examples in an epoch.
+        samples: training examples in an epoch; of batches whose number is not known, those of the last.
         backend: what the network ran on.
+        data: where the examples were: "in memory", or read in windows of so many rows, and why.
         at_once: examples that were taken at a time, where memory did not suffice for a batch; None where it did.
         stopped_because: one sentence; None while training runs.
     """
@@ -34,6 +35,7 @@ class History:
     learning_rate: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     retried: list[int] = field(default_factory=list)
+    data: str = "in memory"
     stopped_because: str | None = None
 
     def to_dict(self) -> dict[str, Any]:

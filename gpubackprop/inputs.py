@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .backends.numpy import NumpyBackend
     from .losses import Loss
 
-_KINDS = "biuf"  # booleans, integers and floats of NumPy
+KINDS = "biuf"  # booleans, integers and floats of NumPy
 
 
 def examples(X: Any, columns: int, backend: NumpyBackend, dtype: str, name: str = "X") -> Any:
@@ -30,11 +30,16 @@ def examples(X: Any, columns: int, backend: NumpyBackend, dtype: str, name: str 
         InvalidType: not numbers, or a sparse matrix.
         InvalidValue: another shape, no rows, NaN, infinity or masked values.
     """
-    x = _array(X, name)
-    if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] != columns:
-        hint = f"; one example alone is {name}[None, :]" if x.ndim == 1 else ""
-        raise InvalidValue(f"{name} must have the shape (N, {columns}) with N at least 1, got {x.shape}{hint}")
+    x = array(X, name)
+    check_examples(x.shape, columns, name)
     return _converted(x, backend, dtype, name)
+
+
+def check_examples(shape: tuple[int, ...], columns: int, name: str = "X") -> None:
+    """Refuse examples of another shape than (N, columns)."""
+    if len(shape) != 2 or shape[0] == 0 or shape[1] != columns:
+        hint = f"; one example alone is {name}[None, :]" if len(shape) == 1 else ""
+        raise InvalidValue(f"{name} must have the shape (N, {columns}) with N at least 1, got {shape}{hint}")
 
 
 def targets(y: Any, rows: int, outputs: int, loss: Loss, backend: NumpyBackend, dtype: str, name: str = "y") -> Any:
@@ -54,36 +59,62 @@ def targets(y: Any, rows: int, outputs: int, loss: Loss, backend: NumpyBackend, 
         InvalidType: not numbers.
         InvalidValue: another shape, labels out of range, or values that the loss does not accept.
     """
-    t = _array(y, name)
-    accepted = f"({rows}, {outputs})" + (f", or ({rows},)" if outputs == 1 else f", or integer labels ({rows},)")
+    t = array(y, name)
+    accepted = check_targets(t.shape, rows, outputs, name)
     if t.shape == (rows,) and outputs > 1:
         return backend.asarray(_one_hot(t, outputs, accepted, name), dtype)
-    if t.shape not in {(rows, outputs), (rows, outputs)[: 1 if outputs == 1 else 2]}:
-        raise InvalidValue(f"{name} must have the shape {accepted}, got {t.shape}")
     t = _converted(t.reshape(rows, outputs), backend, dtype, name)
     with backend.running(0.0):
         return _accepted_by(loss, t, name)
 
 
-def weights(sample_weight: Any, rows: int, backend: NumpyBackend, dtype: str) -> Any:
+def check_targets(shape: tuple[int, ...], rows: int, outputs: int, name: str = "y") -> str:
+    """Refuse targets of a shape that is neither that of labels or values (rows,) nor (rows, outputs); return these."""
+    accepted = f"({rows}, {outputs})" + (f", or ({rows},)" if outputs == 1 else f", or integer labels ({rows},)")
+    if shape not in {(rows, outputs), (rows,)}:
+        raise InvalidValue(f"{name} must have the shape {accepted}, got {shape}")
+    return accepted
+
+
+def weights(
+    sample_weight: Any,
+    rows: int,
+    backend: NumpyBackend,
+    dtype: str,
+    name: str = "sample_weight",
+    largest: float | None = None,
+) -> Any:
     """Return sample weights as a column (rows, 1) of the backend, scaled so that the largest is 1.
+
+    Args:
+        sample_weight: the weights (rows,).
+        rows: number of examples.
+        backend: where the column is to lie.
+        dtype: its type.
+        name: what messages call them.
+        largest: of all weights, where these are a part of them; None for the largest of these.
 
     Raises:
         InvalidType: not numbers.
         InvalidValue: another shape, a negative weight, NaN or infinity, or no positive weight.
     """
-    w = _array(sample_weight, "sample_weight")
-    if w.shape != (rows,):
-        raise InvalidValue(f"sample_weight must have the shape ({rows},), one weight an example, got {w.shape}")
-    w = _converted(w.reshape(rows, 1), backend, dtype, "sample_weight")
+    w = array(sample_weight, name)
+    check_weights(w.shape, rows, name)
+    w = _converted(w.reshape(rows, 1), backend, dtype, name)
     with backend.running(0.0):
         low, high = float(w.min()), float(w.max())
-        if low < 0 or high <= 0:
+        if low < 0 or (high if largest is None else largest) <= 0:
             raise InvalidValue(
-                "sample_weight must be non-negative with at least one positive weight, got weights from "
-                f"{low:g} to {high:g}"
+                f"{name} must be non-negative with at least one positive weight, got weights from {low:g} to {high:g}"
             )
-        return w / high  # a mean does not change with the scale of its weights, and no sum overflows
+        # a mean does not change with the scale of its weights, and no sum overflows
+        return w / (high if largest is None else largest)
+
+
+def check_weights(shape: tuple[int, ...], rows: int, name: str = "sample_weight") -> None:
+    """Refuse weights of another shape than (rows,)."""
+    if shape != (rows,):
+        raise InvalidValue(f"{name} must have the shape ({rows},), one weight an example, got {shape}")
 
 
 def masks(given: Any, rows: int, hidden: tuple[int, ...], backend: NumpyBackend, dtype: str) -> list[Any]:
@@ -95,7 +126,7 @@ def masks(given: Any, rows: int, hidden: tuple[int, ...], backend: NumpyBackend,
     """
     if not isinstance(given, (list, tuple)):
         raise InvalidType(f"masks must be a list of arrays, one per hidden layer, got {type(given).__name__}")
-    arrays = [_array(mask, f"masks[{l}]") for l, mask in enumerate(given)]
+    arrays = [array(mask, f"masks[{l}]") for l, mask in enumerate(given)]
     shapes, accepted = [tuple(mask.shape) for mask in arrays], [(rows, n) for n in hidden]
     if shapes != accepted:
         raise InvalidValue(f"masks must have the shapes {accepted}, one per hidden layer, got {shapes}")
@@ -109,7 +140,7 @@ def parameter(given: Any, shape: tuple[int, ...], backend: NumpyBackend, dtype: 
         InvalidType: not numbers.
         InvalidValue: another shape, or values that are not finite.
     """
-    x = _array(_detached(given, name), name)
+    x = array(_detached(given, name), name)
     if tuple(x.shape) != shape:
         hint = "; a weight is (n_out, n_in)" if len(shape) == 2 else ""
         raise InvalidValue(f"{name} must have the shape {shape}, got {tuple(x.shape)}{hint}")
@@ -146,14 +177,14 @@ def _namespace(x: Any) -> Any:
     return sys.modules.get(type(x).__module__.partition(".")[0])
 
 
-def _array(x: Any, name: str) -> Any:
+def array(x: Any, name: str) -> Any:
     """Return x as an array of NumPy, or of CuPy if it lies on a device, of real numbers."""
     if hasattr(x, "toarray"):
         raise InvalidType(f"{name} is a sparse {type(x).__name__}; accepted are dense arrays: pass {name}.toarray()")
-    array = _device_array(x, name) if hasattr(x, "__cuda_array_interface__") else _host_array(x, name)
-    if array.dtype.kind not in _KINDS:
-        raise InvalidType(f"{name} must hold real numbers, got an array of type {array.dtype}")
-    return array
+    found = _device_array(x, name) if hasattr(x, "__cuda_array_interface__") else _host_array(x, name)
+    if found.dtype.kind not in KINDS:
+        raise InvalidType(f"{name} must hold real numbers, got an array of type {found.dtype}")
+    return found
 
 
 def _device_array(x: Any, name: str) -> Any:

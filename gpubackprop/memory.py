@@ -1,18 +1,15 @@
-"""How much memory a training run takes, before it is taken: its own code is run on arrays that are only promised."""
+"""How much memory a training run takes, before it is taken."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy
-
 from .architecture import Architecture
 from .backends import resolve
 from .checks import integer
-from .network import Network
 from .optimizers import Optimizer
-from .run import Run
+from .promises import bytes_of
 from .training import _optimizer
 
 
@@ -68,59 +65,4 @@ def bytes_of_training(
         dropout=dropout,
         dtype=dtype,
     )
-    ledger = _Ledger(resolve(backend))
-    net = Network.__new__(Network)
-    net._build(architecture, ledger, precision)
-    stored = (net.backend.storage(dtype), dtype)
-    sizes = architecture.sizes
-    x, y = (_promise((2 * rows, sizes[l]), kind, []) for l, kind in zip((0, -1), stored, strict=True))
-    Run(net, x, y, None, rule, rows, True, 0)
-    return sum(ledger.taken)
-
-
-class _Promise(numpy.ndarray):
-    """An array of any shape that is one element in memory, so that it and its views may be had but not written."""
-
-    taken: list[int]
-
-    def __array_finalize__(self, source: Any) -> None:
-        self.taken = getattr(source, "taken", [])
-
-    def copy(self, order: Any = "C") -> Any:
-        """Promise as much memory again."""
-        return _promise(self.shape, str(self.dtype), self.taken)
-
-
-def _promise(shape: tuple[int, ...], dtype: str, taken: list[int]) -> Any:
-    """Return a promise, and enter its bytes in a list."""
-    promise = numpy.broadcast_to(numpy.zeros((), dtype), shape).view(_Promise)
-    promise.taken = taken
-    taken.append(promise.nbytes)
-    return promise
-
-
-class _Ledger:
-    """A backend that promises the memory it is asked for, and writes down how much that is."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-        self.taken: list[int] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backend, name)
-
-    def with_precision(self, precision: str) -> Any:
-        self._backend = self._backend.with_precision(precision)
-        return self
-
-    def zeros(self, shape: int | tuple[int, ...], dtype: str) -> Any:
-        return _promise(shape if isinstance(shape, tuple) else (shape,), dtype, self.taken)
-
-    def folds(self, *step: Any) -> bool:
-        """Return whether an update is part of the products; False where only a measurement on the device would tell."""
-        return self._backend.name == "numpy" and self._backend.folds(*step)
-
-    def narrow(self, x: Any, out: Any = None) -> Any:
-        """Promise the copy in the type of storage, where that is another than the array's."""
-        stored = self._backend.storage(str(x.dtype))
-        return x if out is not None or stored == str(x.dtype) else self.zeros(x.shape, stored)
+    return bytes_of(architecture, resolve(backend), precision, rule, rows)

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy
 
-from . import inputs, onnx, state_dict, storage
+from . import inputs, onnx, sources, state_dict, storage
 from .activations import Activation
 from .architecture import Architecture
 from .backends import resolve
@@ -35,6 +35,7 @@ from .files import replacing
 from .formula import Row
 from .initializers import Initializer
 from .losses import Loss
+from .streaming import Collected, Windows
 from .workspace import Layout, Workspace
 
 PREDICT_ROWS = 1024  # rows at a time in `Network.predict`: enough to fill the products, little memory
@@ -235,23 +236,41 @@ class Network:
         x = inputs.examples(X, self.sizes[0], self.backend, self.dtype)
         return inputs.like(self._outputs(x, len(x)), X, self.backend)
 
-    def predict(self, X: Any, *, batch_size: int = PREDICT_ROWS) -> Any:
+    def predict(self, X: Any, *, batch_size: int = PREDICT_ROWS, out: Any = None) -> Any:
         """Return the outputs a_L, computed a part of the rows at a time: memory does not grow with N.
 
+        Nor do examples that are not in memory have to fit there: they are read a window of rows at a time, as in `fit`.
+
         Args:
-            X: examples (N, n_0).
+            X: examples (N, n_0), an array, perhaps mapped from a file; or the path of a .npy file; or what `fit` takes
+                of Arrow, without targets; or batches, an iterable of such arrays or a function that returns one.
             batch_size: rows at a time.
+            out: an array (N, n_L) of NumPy, perhaps mapped from a file, to write the outputs into; or None.
 
         Returns:
-            a_L (N, n_L), the kind of array that X is.
+            a_L (N, n_L): `out` where it is given, else the kind of array that X is, NumPy's if it is no array.
 
         Raises:
-            InvalidValue: X has another shape or holds NaN or infinity; batch_size is not positive.
-            InvalidType: X does not hold numbers; batch_size is not an integer.
+            InvalidValue: X has another shape or holds NaN or infinity, or `out` another shape; batch_size is not
+                positive.
+            InvalidType: X does not hold numbers; batch_size is not an integer; `out` is no array of floats.
+            MissingDependency: pyarrow is not installed.
         """
         rows = integer("batch_size", batch_size, 1)
+        if out is not None or sources.is_elsewhere(X):
+            return self._outputs_of(sources.without_targets(X), rows, out)
         x = inputs.examples(X, self.sizes[0], self.backend, self.dtype)
         return inputs.like(self._outputs(x, min(rows, len(x))), X, self.backend)
+
+    def _outputs_of(self, source: sources.Source, rows: int, out: Any) -> numpy.ndarray:
+        """Return a_L of what is read a window at a time, in an array that was given or a new one."""
+        windows = Windows(source, (self.sizes[0], self.sizes[-1]), None, self.backend, self.dtype, rows)
+        collected = Collected(out, source.rows, self.sizes[-1], self.dtype)
+        with contextlib.closing(windows.epoch(None)) as read:
+            for window in read:
+                part = self._outputs(window.arrays[0][: window.rows], rows)
+                collected.add(self.backend.to_numpy(part))
+        return collected.all()
 
     def _outputs(self, x: Any, rows: int) -> Any:
         """Return a_L of examples on the backend, so many rows at a time."""

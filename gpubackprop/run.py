@@ -6,7 +6,7 @@ import contextlib
 import functools
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -15,6 +15,7 @@ from .backends.numpy import dropout_key
 from .errors import MicroBatchWarning, OutOfMemory
 from .network import Network
 from .optimizers import Fold, Optimizer
+from .streaming import Held, Window, Windows
 from .sums import Sums
 from .workspace import Workspace
 
@@ -33,8 +34,8 @@ class Run:
 
     Args:
         net: the network, trained in place.
-        x: examples (M, n_0), on NumPy SciPy's sparse rows too.
-        y: targets (M, n_L).
+        x: examples (M, n_0), on NumPy SciPy's sparse rows too; or `Windows` of all three.
+        y: targets (M, n_L); None beside windows, as w is.
         w: sample weights (M, 1), or None.
         optimizer: the optimizer.
         batch_size: N, at most M.
@@ -46,8 +47,10 @@ class Run:
 
     Attributes:
         t: steps taken.
-        begun: whether an epoch is under way, its order drawn.
-        taken: steps taken of it.
+        begun: whether an epoch is under way.
+        taken: steps taken of it, or of the last one.
+        samples: examples in them.
+        drawn_from: the state of the generator and the order, before anything was drawn for that epoch.
         factor: what the rates of the schedule are multiplied by.
         at_once: examples in the buffers at once. Where memory does not suffice for all that a rank has of a batch, they
             are fewer, and the gradients of parts are added up.
@@ -69,7 +72,8 @@ class Run:
         reducer: Reducer | None = None,
     ) -> None:
         self.net, self.optimizer, self.batch_size = net, optimizer, batch_size
-        self.data = [net.backend.narrow(x), y, w]
+        self.windows: Held | Windows = x if isinstance(x, Windows) else Held([net.backend.narrow(x), y, w])
+        self.data = self.windows.arrays
         self.reducer, self.shares_penalty = reducer, shares_penalty
         self.validation: Workspace | None = None
         self.kept, self.before = net.theta.copy(), net.theta.copy()
@@ -79,18 +83,25 @@ class Run:
         else:
             seed = int.from_bytes(seed.bytes(8), "little") if net.architecture.dropout else 0
         self.dropout_key = dropout_key(seed)
-        self.shuffle, self.order = shuffle, numpy.arange(x.shape[0])
-        self.t, self.begun, self.taken, self.factor = 0, False, 0, 1.0
+        self.shuffle, self.order = shuffle, numpy.arange(min(self.windows.rows or batch_size, self.windows.capacity))
+        self.t, self.begun, self.factor = 0, False, 1.0
+        self.taken = self.samples = 0
+        self.drawn_from: Any = None
+        self._left: Generator[None] | None = None
         self._buffers()
         self.kept_slots = self.slots.copy() if repeatable else None
 
     def _buffers(self) -> None:
         """Make what the steps read and write besides the workspace."""
         zeros, dtype, N = self.net.backend.zeros, self.net.dtype, self.batch_size
-        steps, own = -(-len(self.order) // N), self.reducer.group.most(N) if self.reducer else N
+        steps, own = (
+            -(-(self.windows.rows or self.windows.capacity) // N),
+            self.reducer.group.most(N) if self.reducer else N,
+        )
         self.portion = min(steps, self.net.backend.portion(self.net.flops(own)))
         # One batch of all examples in order is the data itself; any other is gathered, to lie where recordings read it.
-        self.gathers = self.shuffle or steps > 1 or hasattr(self.data[0], "toarray")
+        streams = isinstance(self.windows, Windows)
+        self.gathers = self.shuffle or steps > 1 or streams or hasattr(self.data[0], "toarray")
         self.slots = zeros((len(self.optimizer.slots), self.net.layout.size), dtype)
         self.fold = None if self.reducer else self._fold()
         self._make_room(own)
@@ -100,7 +111,7 @@ class Run:
         self.losses, self.totals = zeros(steps, dtype), zeros(steps, dtype)
         figures = zeros((self.portion, 2), dtype)  # of each step: its loss, and the sum of its sample weights
         self.figures, self.values = figures, [[row[j : j + 1].reshape(()) for j in (0, 1)] for row in figures]
-        self.recordings: dict[tuple[int, int], Callable[[], None]] = {}
+        self.recordings: dict[tuple[int, int, int], Callable[[], None]] = {}
 
     def _make_room(self, rows: int) -> None:
         """Make the buffers of so many examples, or of half as many as long as memory does not suffice."""
@@ -182,31 +193,80 @@ class Run:
     def epoch(self, paused: Callable[[], int]) -> float:
         """Take one step per batch; return the mean loss. Paused between portions, the next call takes up the rest."""
         self.net._narrowed()
-        if self.shuffle and not self.begun:
-            self.rng.shuffle(self.order)
+        if self._left is None:
+            self._left = self._epoch(0)
         self.begun = True
-        order = self.net.backend.asarray(self.order, "int64") if self.gathers else None
-        steps, start = len(self.losses), self.taken
-        at_once = STEPS_AT_ONCE // self.portion * self.portion
-        for count, rows in self._portions():
-            if self.taken > start and paused():
-                return self._mean_loss(self.taken)
-            k = (self.taken - start) % at_once
-            if k == 0:
-                table = self._table(min(at_once, steps - self.taken))
-            self._take(order, table[k:][:count], self.taken, rows)
-            self.taken += count
-        loss = self._mean_loss(steps)
-        self.begun, self.taken = False, 0
-        return loss
+        for _ in self._left:
+            if paused():
+                return self._mean_loss()
+        self.begun, self._left = False, None
+        return self._mean_loss()
 
-    def _portions(self) -> Iterator[tuple[int, int]]:
-        """Go through the portions that are left of an epoch: how many steps, on how many rows each."""
-        full, rest = divmod(len(self.order), self.batch_size)
-        for start in range(self.taken, full, self.portion):
+    def _epoch(self, skipped: int) -> Generator[None]:
+        """Take the steps of an epoch but the first so many; yield between portions."""
+        if isinstance(self.rng, numpy.random.Generator):
+            self.drawn_from = self.rng.bit_generator.state, self.order.copy() if self.shuffle else self.order
+        self.taken = self.samples = 0
+        with contextlib.closing(self.windows.epoch(self.rng if self.shuffle else None)) as windows:
+            for window in windows:
+                yield from self._go_through(window, skipped)
+
+    def _go_through(self, window: Window, skipped: int) -> Iterator[None]:
+        """Take the steps of a window but those that are to be skipped; yield between portions."""
+        order, steps = self._drawn(window.rows), -(-window.rows // self.batch_size)
+        first = min(max(skipped - self.taken, 0), steps)
+        self.data, at_once = window.arrays, STEPS_AT_ONCE // self.portion * self.portion
+        self._hold_losses(self.taken + steps)
+        self.taken, self.samples = self.taken + first, self.samples + min(first * self.batch_size, window.rows)
+        done = first
+        for count, rows in self._portions(window.rows, first):
+            if self.taken > skipped:
+                yield
+            k = (done - first) % at_once
+            if k == 0:
+                table = self._table(min(at_once, steps - done))
+            start = done * self.batch_size
+            chosen = None if order is None else order[start : start + count * rows]
+            self._take(window.buffer, chosen, table[k:][:count], rows)
+            done += count
+
+    def _drawn(self, rows: int) -> Any:
+        """Return in which order to go over so many examples, on the backend; None where they need not be gathered."""
+        if len(self.order) != rows:
+            self.order = numpy.arange(rows)
+        if self.shuffle:
+            self.rng.shuffle(self.order)
+        return self.net.backend.asarray(self.order, "int64") if self.gathers else None
+
+    def _hold_losses(self, steps: int) -> None:
+        """Have room for the losses of so many steps of an epoch, twice as much where it was not known."""
+        held = len(self.losses)
+        if steps > held:
+            for name in ("losses", "totals"):
+                room = self.net.backend.zeros(max(steps, 2 * held), self.net.dtype)
+                room[:held] = getattr(self, name)
+                setattr(self, name, room)
+
+    def _portions(self, examples: int, first: int) -> Iterator[tuple[int, int]]:
+        """Go through the portions of a window from a step on: how many steps, on how many rows each."""
+        full, rest = divmod(examples, self.batch_size)
+        for start in range(first, full, self.portion):
             yield min(self.portion, full - start), self.batch_size
-        if rest:
+        if rest and first <= full:
             yield 1, rest
+
+    def take_up(self, taken: int, losses: Any, totals: Any) -> None:
+        """Have `epoch` take up one of which another run took so many steps, with these losses and sums of weights."""
+        self._hold_losses(taken)
+        self.losses[:taken] = losses
+        if totals is not None:
+            self.totals[:taken] = totals
+        self.begun, self.taken, self._left = True, taken, self._epoch(taken)
+
+    def close(self) -> None:
+        """Let go of what an epoch that is not to be taken up any more reads."""
+        if self._left is not None:
+            self._left.close()
 
     def _table(self, steps: int) -> Any:
         """Return what the update is given in each of the next steps (steps, its scalars)."""
@@ -220,37 +280,39 @@ class Run:
             return [-h["rate"], self.fold.keeps]
         return [h[name] for name in self.optimizer.scalar_names]
 
-    def _mean_loss(self, taken: int) -> float:
+    def _mean_loss(self) -> float:
         """Return the mean loss of the steps taken in this epoch; NaN where there was none."""
-        losses, _, weights = (x[:taken] for x in self.figures_of_steps)
+        losses, _, weights = self.figures_of_steps
         total = float(weights.sum())
         return float(losses @ weights) / total if total else math.nan
 
     @property
     def figures_of_steps(self) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
         """Loss, examples and their weight in each step of the last epoch; an example has the weight 1 unless told."""
-        to_numpy, counts = self.net.backend.to_numpy, numpy.full(len(self.losses), float(self.batch_size))
-        counts[-1] -= len(counts) * self.batch_size - len(self.order)
-        weights = counts if self.data[2] is None else to_numpy(self.totals).astype("float64")
-        return to_numpy(self.losses).astype("float64"), counts, weights
+        counts = numpy.full(self.taken, float(self.batch_size))
+        counts[-1:] -= self.taken * self.batch_size - self.samples
+        losses, totals = (
+            self.net.backend.to_numpy(x[: self.taken]).astype("float64") for x in (self.losses, self.totals)
+        )
+        return losses, counts, counts if self.data[2] is None else totals
 
     # -- its steps -----------------------------------------------------------------------------------------------
 
-    def _take(self, order: Any, hyper: Any, taken: int, rows: int) -> None:
-        """Take the steps of a portion, one for each row of `hyper`, when so many were taken before in this epoch."""
-        backend, count, start = self.net.backend, len(hyper), taken * self.batch_size
+    def _take(self, buffer: int, order: Any, hyper: Any, rows: int) -> None:
+        """Take the steps of a portion, one for each row of `hyper`, on examples of a buffer in an order."""
+        backend, count, taken = self.net.backend, len(hyper), self.taken
         if order is not None:
-            self.rows = backend.put(self.rows, order[start : start + count * rows])
+            self.rows = backend.put(self.rows, order)
         self.hyper, self.first = backend.put(self.hyper, hyper), backend.put(self.first, self.t)
-        if (count, rows) not in self.recordings:
-            self.recordings[count, rows] = backend.record(functools.partial(self._steps, count, rows))
-        self.recordings[count, rows]()
+        if (count, rows, buffer) not in self.recordings:
+            self.recordings[count, rows, buffer] = backend.record(functools.partial(self._steps, count, rows))
+        self.recordings[count, rows, buffer]()
         if self.reducer:
             self.reducer.agree()
         self.losses[taken : taken + count] = self.figures[:count, 0]
         if self.data[2] is not None:
             self.totals[taken : taken + count] = self.figures[:count, 1]
-        self.t += count
+        self.t, self.taken, self.samples = self.t + count, taken + count, self.samples + count * rows
 
     def _steps(self, count: int, rows: int) -> None:
         for k in range(count):
@@ -319,8 +381,8 @@ class Run:
     def repeat_epoch(self) -> None:
         """Have the epoch just taken, whose parameters were put back, be taken once more, at half the rate."""
         self.slots[...] = self.kept_slots
-        self.t -= len(self.losses)
-        self.begun, self.factor = True, self.factor / 2
+        self.rng.bit_generator.state, self.order = self.drawn_from
+        self.t, self.factor = self.t - self.taken, self.factor / 2
 
     def evaluate(self, x: Any, y: Any, w: Any) -> float:
         """Return the loss of the validation data, of which each rank of a group takes its part."""

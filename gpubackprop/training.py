@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import math
 import os
 import signal
@@ -21,9 +22,11 @@ from .checkpoint import Checkpoint, Keeper
 from .checks import boolean, choice, integer, real
 from .errors import DivergenceWarning, InterruptWarning, InvalidType, InvalidValue, MissingDependency, Terminated
 from .history import History
+from .intake import source_of, taken_in
 from .network import Network
 from .optimizers import OPTIMIZERS, Optimizer
 from .parallel import Alone
+from .promises import bytes_of
 from .run import Run
 
 Callback = Callable[[Network, History], Any]
@@ -32,7 +35,7 @@ Callback = Callable[[Network, History], Any]
 def fit(
     net: Network,
     X: Any,
-    y: Any,
+    y: Any = None,
     *,
     optimizer: str | Optimizer = "sgd",
     epochs: int = 100,
@@ -41,6 +44,7 @@ def fit(
     sample_weight: Any = None,
     shuffle: bool = True,
     seed: int | None = 0,
+    stream: bool | None = None,
     tol: float | None = 1e-4,
     patience: int = 10,
     callbacks: Sequence[Callback] = (),
@@ -62,18 +66,29 @@ def fit(
     given has to be given again, the data too; epochs, tol, patience, callbacks and the backend may be others. What
     callbacks remember is theirs to keep. SIGTERM, in the main thread, ends the step, writes a last checkpoint and the
     process.
+    Data that would not fit are read a window of rows at a time, while the steps of the window before run: arrays that
+    are mapped from files, paths of files, and batches. The steps are then those of data in memory to the last bit if
+    the order is: with shuffle=False; or with shuffle=True where one window holds all. Otherwise blocks of rows are read
+    in a drawn order (batches and tables of Arrow in theirs), and rows are shuffled within each window, of as many whole
+    batches as fit 64 MiB. What is not accepted in such data is found when it is read: the network is then as it was
+    before the call.
 
     Args:
         net: the network; its parameters go on from what they are.
-        X: examples (N, n_0).
-        y: class labels 0..n_L-1 (N,) for several outputs, values (N,) for one, or targets (N, n_L).
+        X: examples (N, n_0), an array, perhaps mapped from a file, or the path of a .npy file. Or a path of a .parquet,
+            .arrow or .feather file, a table or a data set of pyarrow. Or batches: a function that returns an iterator
+            over pairs (X, y) or triples (X, y, sample_weight), or what can be iterated over once an epoch.
+        y: class labels 0..n_L-1 (N,) for several outputs, values (N,) for one, or targets (N, n_L), or their path; for
+            tables of Arrow the name of a column, or a list of them; None for batches.
         optimizer: an object of `gpubackprop.optimizers`, or one's name for its defaults.
         epochs: the most passes over the data.
         batch_size: examples in a step; the last batch of an epoch may have fewer.
         validation_data: (X, y) on which the loss is computed after each epoch, and then decides about stopping.
-        sample_weight: weights (N,) of the examples in the mean loss of their batch, or None.
+        sample_weight: weights (N,) of the examples in the mean loss of their batch, or their path or column, or None.
         shuffle: whether each epoch goes over the examples in a new order.
         seed: of the order and of dropout: an integer, or None for another each time.
+        stream: True reads data of more than a window in windows, False never does, None does where data and training
+            are predicted to take more than four fifths of the memory that is free; `History.data` says what was done.
         tol: least fall of the loss that counts as progress, in units of the loss; None never stops early.
         patience: epochs without progress after which training stops.
         callbacks: each is called after every epoch as ``callback(net, history)`` and stops training by returning True.
@@ -95,9 +110,9 @@ def fit(
         OSError: the folder of the checkpoints cannot be made or read.
         InvalidValue: a shape or a value that is not accepted.
         InvalidType: an argument of a type that is not accepted.
-        MissingDependency: progress=True without tqdm, or distributed=True without MPI.
+        MissingDependency: progress=True without tqdm, distributed=True without MPI, or Arrow without pyarrow.
         RanksMissing: MPI knows of another number of ranks than were started.
-        OutOfMemory: the device cannot hold the data, or the buffers of one example.
+        OutOfMemory: the device cannot hold the data or a window of them, or the buffers of one example.
     """
     net = _network(net)
     group = parallel.world() if boolean("distributed", distributed) else Alone()
@@ -107,10 +122,13 @@ def fit(
     seed = seed if seed is None else integer("seed", seed, 0)
     rule, calls = _optimizer(optimizer), _callbacks(callbacks)
     checkpoint, resume, retries = _checkpoint(checkpoint, resume), bool(resume), integer("retries", retries, 0)
-    batch = net._batch(X, y, sample_weight)
+    stream = stream if stream is None else boolean("stream", stream)
+    source = source_of(X, y, sample_weight)
+    batch_size = min(batch_size, source.rows or batch_size)
+    predicted = functools.partial(bytes_of, net.architecture, net.backend, net.precision, rule, batch_size)
+    data, says = taken_in(net, source, batch_size, stream, predicted)
     validation = None if validation_data is None else _validation(net, validation_data)
-    batch_size = min(batch_size, len(batch[0]))
-    history = History(samples=len(batch[0]), backend=net.backend.description)
+    history = History(samples=source.rows or 0, backend=net.backend.description, data=says)
     examples = None if validation is None else len(validation[0])
     settings = (epochs, batch_size, shuffle, repr(tol), patience, examples, retries)
     told = {
@@ -126,26 +144,27 @@ def fit(
         net.backend.running(net.flops(group.most(batch_size))),
     ):
         reducer = group.reducer(net.backend, asked)
-        run = Run(net, *batch, rule, batch_size, shuffle, drawn_from, repeatable=retries > 0, reducer=reducer)
-        history.at_once = run.at_once if run.at_once < group.most(batch_size) else None
-        keeper = Keeper(checkpoint, run, history, seed, examples, group)
-        keeper.start(resume)
-        interrupted = reducer.signalled if reducer else asked
-        history.stopped_because = _epochs(
-            run,
-            history,
-            epochs,
-            validation,
-            _Patience(tol, patience),
-            group.led(calls),
-            show,
-            interrupted,
-            retries,
-            keeper,
-        )
-        if interrupted() == signal.SIGTERM:
-            group.first(None)  # who ends first ends the others
-            raise Terminated(f"{history.stopped_because}; the last checkpoint is {keeper.newest}")
+        run = Run(net, *data, rule, batch_size, shuffle, drawn_from, repeatable=retries > 0, reducer=reducer)
+        with contextlib.closing(run):
+            history.at_once = run.at_once if run.at_once < group.most(batch_size) else None
+            keeper = Keeper(checkpoint, run, history, seed, examples, group)
+            keeper.start(resume)
+            interrupted = reducer.signalled if reducer else asked
+            history.stopped_because = _epochs(
+                run,
+                history,
+                epochs,
+                validation,
+                _Patience(tol, patience),
+                group.led(calls),
+                show,
+                interrupted,
+                retries,
+                keeper,
+            )
+            if interrupted() == signal.SIGTERM:
+                group.first(None)  # who ends first ends the others
+                raise Terminated(f"{history.stopped_because}; the last checkpoint is {keeper.newest}")
     return history
 
 
@@ -207,6 +226,7 @@ def _epochs(
                 run.repeat_epoch()
                 continue
             history.loss.append(loss)
+            history.samples = run.samples
             if validation is not None:
                 with run.undone_by_failure():
                     history.validation_loss.append(run.evaluate(*validation))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.machinery
 import math
 import sys
+import threading
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,22 +24,40 @@ from gpubackprop.backends import kernels
 __version__ = "14.2.0"
 
 
+class OfThread(threading.local):
+    """What every thread has of its own."""
+
+    current = 0  # the current device
+    captured: list[Node] | None = None  # what a stream is given while it is captured
+    captured_order: Any = None
+    stream: Any = None  # the current one
+
+    def __init__(self) -> None:
+        self.stream = default_stream
+
+
+def _of_thread(name: str) -> Any:
+    return property(lambda state: getattr(state.own, name), lambda state, value: setattr(state.own, name, value))
+
+
 class State:
     """The machine: how many devices it has, which one is current, how many bytes one has free, what is broken."""
 
     devices = 1
-    current = 0
     free = 2**40
     copies = 0  # from a device to the host
-    captured: list[Node] | None = None  # what a stream is given while it is captured
-    stream: Any = None  # the current one
     order: Any = None
+    lock = threading.RLock()
+    current, captured, captured_order, stream = map(_of_thread, ("current", "captured", "captured_order", "stream"))
+    own: OfThread
     device_count_error: Exception | None = None
     product_error: Exception | None = None
     kernel_error: Exception | None = None
 
 
+default_stream: Any = None  # the one on which a thread begins; made below
 state = State()
+state.own = OfThread()
 ALIGNMENT = 512  # bytes, of CuPy's pool
 ERRORS = ("device_count_error", "product_error", "kernel_error")
 
@@ -105,11 +124,17 @@ def enqueue(work: Callable[[], None], reads: Any = (), writes: Any = ()) -> None
         reads: arrays that it reads.
         writes: arrays that it writes, perhaps after reading them.
     """
-    state.order.check(state.stream, reads, writes)
+    with state.lock:
+        _order().check(state.stream, reads, writes)
     if state.captured is None:
         work()
     else:
         state.captured.append(Node(work, list(reads), list(writes)))
+
+
+def _order() -> Order:
+    """Return what is known of the order of the streams: of those that a capture of this thread has, or of all."""
+    return state.captured_order or state.order
 
 
 @dataclass
@@ -162,13 +187,35 @@ def _not_while_captured(what: str) -> None:
 
 
 class Stream:
-    """A stream; the default one, whose pointer is 0, cannot be captured."""
+    """A stream; the default one, whose pointer is 0, cannot be captured.
+
+    Copies from the memory of the host are done as late as a device may do them: when another stream waits for them.
+    Only when the host has waited itself may it write there again.
+    """
 
     made = 0
 
     def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
         Stream.made += 1
         self.ptr = 0 if null else 4096 * Stream.made
+        self.copies: list[Callable[[], None]] = []  # that are not done yet
+        self.in_flight: list[tuple[np.ndarray, np.ndarray]] = []  # what the host must leave alone, and what it was
+
+    def copy_later(self, target: np.ndarray, source: np.ndarray) -> None:
+        with state.lock:
+            state.order.check(self, [], [target])
+            for memory, was in self.in_flight:
+                if not np.array_equal(memory, was):
+                    raise Unordered("the host wrote into memory that is being copied to a device")
+            self.copies.append(lambda: target.__setitem__(..., source))
+            self.in_flight.append((source, source.copy()))
+
+    def catch_up(self, count: int) -> None:
+        """Do the first so many of the copies that were asked for."""
+        with state.lock:
+            while self.copies and count > 0:
+                self.copies.pop(0)()
+                count -= 1
 
     def __enter__(self) -> Stream:
         self._previous, state.stream = state.stream, self
@@ -179,21 +226,25 @@ class Stream:
 
     def synchronize(self) -> None:
         _not_while_captured("the host waited")
+        self.catch_up(len(self.copies))
+        self.in_flight.clear()
 
     def wait_event(self, event: Event) -> None:
-        state.order.wait(self, event.known)
+        event.catch_up()
+        with state.lock:
+            _order().wait(self, event.known)
 
     def begin_capture(self, mode: int | None = None) -> None:
         if not self.ptr:
             raise RuntimeError("cannot capture on the default (legacy) stream")
         assert state.captured is None
-        state.captured, self._outside, state.order = [], state.order, Order()
+        state.captured, state.captured_order = [], Order()
 
     def end_capture(self) -> Graph:
         assert state.captured is not None
-        known, nodes = state.order.clock(self.ptr), state.captured
-        unjoined = [s for s, clock in state.order.clocks.items() if clock[s] > known.get(s, 0)]
-        state.captured, state.order = None, self._outside
+        known, nodes = _order().clock(self.ptr), state.captured
+        unjoined = [s for s, clock in _order().clocks.items() if clock[s] > known.get(s, 0)]
+        state.captured = state.captured_order = None
         if unjoined:
             raise CUDARuntimeError("cudaErrorStreamCaptureUnjoined: unjoined work")
         return Graph(nodes)
@@ -211,7 +262,8 @@ class Graph:
         _not_while_captured("a graph was launched")
         Graph.launches += 1
         for node in self.nodes:
-            state.order.check(state.stream, node.reads, node.writes)
+            with state.lock:
+                state.order.check(state.stream, node.reads, node.writes)
             node.work()
 
 
@@ -224,13 +276,25 @@ class Event:
     def record(self, stream: Any = None) -> None:
         if not self.disable_timing:
             _not_while_captured("an event with time was recorded")
-        self.known = dict(state.order.clock((stream or state.stream).ptr))
+        self._stream = stream or state.stream
+        with state.lock:
+            self._copies, self._in_flight = list(self._stream.copies), list(self._stream.in_flight)
+            self.known = dict(_order().clock(self._stream.ptr))
+
+    def catch_up(self) -> None:
+        """Do the copies before the mark."""
+        with state.lock:
+            self._stream.catch_up(len([copy for copy in self._stream.copies if copy in self._copies]))
 
     def synchronize(self) -> None:
         _not_while_captured("the host waited")
+        self.catch_up()
+        with state.lock:
+            seen = [id(one) for one in self._in_flight]
+            self._stream.in_flight = [one for one in self._stream.in_flight if id(one) not in seen]
 
 
-state.stream = State.stream = Stream(null=True)
+state.stream = default_stream = Stream(null=True)
 state.order = Order()
 cuda = SimpleNamespace(
     Device=Device,
@@ -240,6 +304,7 @@ cuda = SimpleNamespace(
     compiler=SimpleNamespace(CompileException=CompileException),
     runtime=runtime,
     memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+    alloc_pinned_memory=bytearray,
     get_current_stream=lambda: state.stream,
 )
 
@@ -283,9 +348,19 @@ class ndarray:  # noqa: N801
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
         _not_while_captured("an array was copied to the host")
-        state.order.check(state.stream, [self._host], [])
+        with state.lock:
+            state.order.check(state.stream, [self._host], [])
         state.copies += 1
         return self._host.copy()
+
+    def set(self, arr: np.ndarray, stream: Any = None) -> None:
+        _not_while_captured("an array was copied from the host")
+        target = _mine(self)
+        if not isinstance(arr, np.ndarray) or (arr.dtype, arr.shape) != (target.dtype, target.shape):
+            raise TypeError(f"{arr} cannot be set")
+        if not (arr.flags.c_contiguous and target.flags.c_contiguous):
+            raise RuntimeError("Cannot set to non-contiguous array")
+        (stream or state.stream).copy_later(target, arr)
 
     def copy(self, order: str = "C") -> ndarray:
         return _allocated(self._host.copy())  # on the current device, wherever this one is
@@ -374,7 +449,8 @@ def _allocated(host: Any) -> ndarray:
     if host.nbytes > state.free:
         raise OutOfMemoryError(host.nbytes)
     own = _aligned(host)
-    state.order.forget(own)
+    with state.lock:
+        state.order.forget(own)
     return ndarray(own)
 
 
@@ -563,6 +639,10 @@ def from_dlpack(array: Any) -> ndarray:
     raise TypeError("the stand-in exchanges no memory: asarray is for arrays of its own and of NumPy")
 
 
+def get_default_memory_pool() -> Any:
+    return SimpleNamespace(free_bytes=lambda: 0)
+
+
 class ElementwiseKernel:
     """The one kernel that the backend asks whether kernels run at all."""
 
@@ -616,6 +696,9 @@ def install(monkeypatch: Any, **machine: Any) -> types.ModuleType:
     monkeypatch.setitem(sys.modules, "cupy", made)
     monkeypatch.setattr(kernels, "THREADS", 64)  # two warps: CPUs have few cores
     monkeypatch.setattr(state, "order", Order())
-    for name in ("devices", "current", "free", "copies", "captured", "stream", *ERRORS):
+    monkeypatch.setattr(state, "stream", default_stream)
+    for name in ("devices", "free", "copies", *ERRORS):
         monkeypatch.setattr(state, name, machine.get(name, getattr(State, name)))
+    for name in ("current", "captured"):
+        monkeypatch.setattr(state, name, machine.get(name, getattr(OfThread, name)))
     return made

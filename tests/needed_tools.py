@@ -88,6 +88,7 @@ TOOLS = {
     "rich": Tool("progress bar of scikit-learn", partial(_distribution, "rich"), "pip install rich"),
     "cloudpickle": Tool("cloudpickle", partial(_distribution, "cloudpickle"), "pip install cloudpickle"),
     "mpi": Tool("ranks under mpiexec", _mpi, "pip install 'gpubackprop[mpi]'"),
+    "pyarrow": Tool("Parquet and Arrow", partial(_distribution, "pyarrow"), "pip install gpubackprop[arrow]"),
     "host": Tool("kernels on the host", partial(_program, "g++"), "install g++ (Debian: apt-get install g++)"),
     "cc": Tool("formulas as loops in C", partial(_program, "cc"), "install a C compiler (Debian: apt-get install gcc)"),
     "compile": Tool("kernels compiled for CUDA", _nvrtc, "pip install 'nvidia-cuda-nvrtc>=13,<14'"),

@@ -67,8 +67,9 @@ def _at_step(step: int, number: signal.Signals, times: int = 1) -> Iterator[None
     real = Run._take
 
     def take(self: Run, *rest: Any) -> None:
+        before = self.t
         real(self, *rest)
-        if self.t >= step > self.t - len(rest[1]):
+        if self.t >= step > before:
             for _ in range(times):
                 signal.raise_signal(number)
 

@@ -16,6 +16,7 @@ from . import fusions, sources
 from .graphs import Beside, Recording
 from .kernels import ROWS_A_THREAD, Kernels, vector
 from .numpy import NumpyBackend
+from .pairs import DevicePair
 from .products import Epilogue, Products, alignments
 from .reducers import NcclReducer, Ranks
 from .sources import ADD, CAST, DROPOUT, GATHER, PENALTY, SUM_ROWS, Source
@@ -111,6 +112,15 @@ class CudaBackend(NumpyBackend):
         """Wait until the device has done everything asked for."""
         with self.running(0.0):
             self.xp.cuda.get_current_stream().synchronize()
+
+    def pair(self, shapes: Sequence[tuple[int, int]], dtype: str) -> DevicePair:
+        """Return two buffers of rows on the device, and two in pinned memory to fill them from."""
+        return DevicePair(self, shapes, dtype)
+
+    def free_bytes(self) -> int | None:
+        """Return the memory that the device has free, and CuPy keeps for what comes next."""
+        with self.running(0.0):
+            return int(self.xp.cuda.runtime.memGetInfo()[0] + self.xp.get_default_memory_pool().free_bytes())
 
     def with_precision(self, precision: str) -> CudaBackend:
         """Return the backend of the same device whose products have a precision; one object for each."""

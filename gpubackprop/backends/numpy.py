@@ -19,9 +19,10 @@ import numpy
 
 from ..errors import OutOfMemory
 from ..formula import Trace, spell_out, trace
-from . import blas, threads
+from . import blas, memory, threads
 from .erf import erf
 from .operations import complex_operations, real_operations
+from .pairs import Pair
 from .program import Program, Scratch
 from .reducers import HostReducer, Ranks
 from .tape import Recording, Tape, Taped
@@ -84,13 +85,13 @@ class NumpyBackend:
         """Return zeros in aligned memory."""
         size = math.prod(shape if isinstance(shape, tuple) else (shape,)) * numpy.dtype(dtype).itemsize
         try:
-            memory = numpy.zeros(size + _ALIGNMENT, numpy.uint8)
+            raw = numpy.zeros(size + _ALIGNMENT, numpy.uint8)
         except (MemoryError, ValueError, OverflowError) as error:  # the latter two: more than there are addresses
             raise OutOfMemory(
                 f"{size:,} bytes are needed for an array {shape}: take a smaller network or batch"
             ) from error
-        start = -memory.ctypes.data % _ALIGNMENT
-        return memory[start : start + size].view(dtype).reshape(shape)
+        start = -raw.ctypes.data % _ALIGNMENT
+        return raw[start : start + size].view(dtype).reshape(shape)
 
     def asarray(self, x: Any, dtype: str) -> Any:
         """Return an array of this backend with x's values, contiguous; x itself where it is one already."""
@@ -116,6 +117,14 @@ class NumpyBackend:
 
     def synchronize(self) -> None:
         """Wait until everything asked for is done."""
+
+    def pair(self, shapes: Sequence[tuple[int, int]], dtype: str) -> Pair:
+        """Return two buffers of rows for training steps, of arrays of these shapes."""
+        return Pair(self, shapes, dtype)
+
+    def free_bytes(self) -> int | None:
+        """Return the memory that may be taken, or None where the system does not tell."""
+        return memory.free_bytes()
 
     # -- precision -----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,103 @@
+"""What `fit` is given, as what a run reads: arrays on the backend, or windows of what does not fit there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from .backends import resolve
+from .errors import InvalidType, InvalidValue
+from .network import Network
+from .sources import Arrays, ArrowTable, Batches, Source, are_batches, is_arrow
+from .streaming import Windows, bytes_of_row, check, rows_of_window
+
+SHARE = 0.8  # of the memory that is free, which data and training may take together
+IN_MEMORY = "in memory"
+
+LOG = logging.getLogger("gpubackprop")
+
+
+def source_of(X: Any, y: Any, sample_weight: Any) -> Source:
+    """Return what `fit` is given as a source.
+
+    Raises:
+        InvalidType: something that holds no examples, or not their targets.
+        InvalidValue: a file that cannot be read, or an argument that does not go with the others.
+        MissingDependency: pyarrow is not installed.
+    """
+    if is_arrow(X):
+        if y is None:
+            raise InvalidType("y must name the columns of the targets where X is a table of Arrow, got None")
+        return ArrowTable(X, y, sample_weight)
+    if y is not None:
+        return Arrays(X, y, sample_weight)
+    if not (are_batches(X) or isinstance(X, (list, tuple))):
+        raise InvalidType(
+            f"y is missing, and X is a {type(X).__name__}, not batches (X, y) or a function that returns such"
+        )
+    if sample_weight is not None:
+        raise InvalidValue("sample_weight is part of every batch where X is batches: (X, y, sample_weight)")
+    return Batches(X)
+
+
+def taken_in(
+    net: Network, source: Source, batch_size: int, stream: bool | None, training: Callable[[], int]
+) -> tuple[tuple[Any, Any, Any], str]:
+    """Return (x, y, w) on the network's backend or (`Windows`, None, None), and one sentence about which and why.
+
+    They are windows where nobody knows how many examples there are, where there is more than one window of them and
+    that is asked for, and, unless it is refused, where all would take more memory than is free.
+
+    Args:
+        net: the network.
+        source: the examples.
+        batch_size: N.
+        stream: True, False, or None for what fits.
+        training: returns the bytes that the training takes besides.
+
+    Raises:
+        InvalidType: something that does not hold numbers.
+        InvalidValue: a shape or a value that is not accepted.
+        OutOfMemory: the device cannot hold data or windows.
+    """
+    why = _why_streamed(net, source, batch_size, stream, training)
+    if why is None:
+        return net._batch(*source.whole()), IN_MEMORY
+    sizes = net.sizes[0], net.sizes[-1]
+    windows = Windows(source, sizes, net.loss, net.backend, net.dtype, batch_size)
+    size = windows.capacity * bytes_of_row(sizes, net.dtype)
+    says = f"read in windows of {windows.capacity:,} rows ({size:,} bytes), two at a time: {why}"
+    LOG.info("data %s", says)
+    return (windows, None, None), says
+
+
+def _why_streamed(
+    net: Network, source: Source, batch_size: int, stream: bool | None, training: Callable[[], int]
+) -> str | None:
+    """Return why data are read in windows, or None where they are not."""
+    sizes = net.sizes[0], net.sizes[-1]
+    if isinstance(source, Arrays):
+        check(source, sizes, with_targets=True)
+    if source.rows is None and stream is not False:
+        return "batches of which nobody knows how many there are"
+    if stream is False or source.rows is None or source.rows <= rows_of_window(sizes, net.dtype, batch_size):
+        return None
+    return "as asked for" if stream else _what_does_not_fit(net, source, training)
+
+
+def _what_does_not_fit(net: Network, source: Source, training: Callable[[], int]) -> str | None:
+    """Return what would take more memory than there is, on the backend or on the host, or None."""
+    assert source.rows is not None
+    needed = source.rows * bytes_of_row((net.sizes[0], net.sizes[-1]), net.dtype) + training()
+    of_files, host = source.bytes_in_files, resolve("numpy")
+    if net.backend.name != "numpy":
+        places = [(needed, net.backend), (of_files, host)]
+    else:
+        in_place = source.bytes_in_place(net.dtype) if isinstance(source, Arrays) else 0
+        places = [(needed + of_files - in_place, host)]
+    for bytes_, backend in places:
+        free = backend.free_bytes()
+        if free is not None and bytes_ > SHARE * free:
+            return f"{bytes_:,} bytes are predicted for data and training, and {free:,} are free on {backend.name}"
+    return None

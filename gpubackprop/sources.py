@@ -1,0 +1,378 @@
+"""Where examples come from that need not be in memory: arrays on disk, batches one after the other, tables of Arrow."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy
+
+from . import inputs
+from .errors import InvalidType, InvalidValue, MissingDependency
+from .files import path_of
+
+Rows = Callable[[int, int], numpy.ndarray]  # rows start..stop-1 of something
+
+
+class Block(NamedTuple):
+    """Some rows as they come, and what messages add to the names of their arrays to say where they were."""
+
+    place: str
+    x: Any
+    y: Any = None
+    w: Any = None
+
+
+class Source(ABC):
+    """Examples, with or without targets and weights.
+
+    Attributes:
+        rows: how many, or None where that is known at the end alone.
+        weighted: whether they have weights.
+        in_order: whether they come in one order alone.
+        bytes_in_files: what `whole` would take, and is not in memory yet.
+    """
+
+    rows: int | None
+    weighted = False
+    in_order = True
+    bytes_in_files = 0
+
+    @abstractmethod
+    def blocks(self, size: int, order: Iterable[int] | None = None) -> Iterator[Block]:
+        """Go through the examples once.
+
+        Args:
+            size: rows of a block; batches that others made come as they are.
+            order: of the blocks 0, 1, ..., where they can be had in any; None for theirs.
+        """
+
+    def weights(self, size: int) -> Iterator[numpy.ndarray] | None:
+        """Go through the weights alone, of about so many examples at a time; None where they cannot be had alone."""
+        return None
+
+    @abstractmethod
+    def whole(self) -> tuple[Any, Any, Any]:
+        """Return all examples, targets and weights in memory, as `fit` is given them."""
+
+
+# -- arrays ------------------------------------------------------------------------------------------------------------
+
+
+class NpyFile:
+    """An array in a file that numpy.save wrote, read a few rows at a time and never mapped.
+
+    Args:
+        path: of the file.
+        name: what messages call the array.
+
+    Attributes:
+        shape, dtype, nbytes: of the array.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path, self._name = path, name
+        with path.open("rb") as file:
+            try:
+                self.shape, by_columns, self.dtype = _header(file)
+            except (ValueError, EOFError) as error:
+                raise InvalidValue(f"{name}: {path} is no file that numpy.save wrote ({error})") from error
+            self._start = file.tell()
+        if self.dtype.hasobject or self.dtype.kind not in inputs.KINDS:
+            raise InvalidType(f"{name} must hold real numbers, got a file of type {self.dtype}: {path}")
+        if by_columns and len(self.shape) > 1:
+            raise InvalidValue(
+                f"{name}: {path} holds its columns one after the other, so that no rows can be read: save "
+                "numpy.ascontiguousarray(array)"
+            )
+        self._of_a_row = math.prod(self.shape[1:]) * self.dtype.itemsize
+        self.nbytes = math.prod(self.shape) * self.dtype.itemsize
+        if path.stat().st_size < self._start + self.nbytes:
+            raise InvalidValue(f"{name}: {path} ends before its array {self.shape} does: write it again")
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Rows]:
+        """Open the file; yield what reads rows from it."""
+        with self._path.open("rb", buffering=0) as file:
+
+            def read(start: int, stop: int) -> numpy.ndarray:
+                rows = numpy.empty((stop - start, *self.shape[1:]), self.dtype)
+                file.seek(self._start + start * self._of_a_row)
+                part = rows.data.cast("B") if rows.size else memoryview(b"")
+                while len(part):
+                    count = file.readinto(part)
+                    if not count:
+                        raise InvalidValue(f"{self._name}: {self._path} has become shorter while it was read")
+                    part = part[count:]
+                return rows
+
+            yield read
+
+
+def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, numpy.dtype]:
+    """Return the shape, whether columns come first, and the type; nothing in a header is run."""
+    version = numpy.lib.format.read_magic(file)
+    if version == (1, 0):
+        return numpy.lib.format.read_array_header_1_0(file)
+    if version == (2, 0):
+        return numpy.lib.format.read_array_header_2_0(file)
+    raise ValueError(f"version {version} is of records with names")
+
+
+class Arrays(Source):
+    """Arrays in memory or mapped from files, or files of `numpy.save`; their blocks can be had in any order.
+
+    Args:
+        X: examples (M, n_0).
+        y: targets (M,) or (M, n_L), or None.
+        sample_weight: weights (M,), or None.
+    """
+
+    in_order = False
+
+    def __init__(self, X: Any, y: Any = None, sample_weight: Any = None) -> None:
+        named = {"X": X, "y": y, "sample_weight": sample_weight}
+        self.columns: list[Any] = [None if a is None else _column(a, name) for name, a in named.items()]
+        self.weighted = sample_weight is not None
+        shape = self.columns[0].shape
+        self.rows = shape[0] if shape else 0
+        self.bytes_in_files = sum(a.nbytes for a in self.columns if isinstance(a, NpyFile))
+
+    def blocks(self, size: int, order: Iterable[int] | None = None) -> Iterator[Block]:
+        """Go through the rows, block k being rows k size..(k + 1) size − 1."""
+        assert self.rows is not None
+        with contextlib.ExitStack() as stack:
+            readers = [None if a is None else stack.enter_context(_opened(a)) for a in self.columns]
+            for k in range(-(-self.rows // size)) if order is None else order:
+                start, stop = k * size, min((k + 1) * size, self.rows)
+                yield Block(f"[{start}:{stop}]", *(None if read is None else read(start, stop) for read in readers))
+
+    def weights(self, size: int) -> Iterator[numpy.ndarray] | None:
+        """Go through the weights alone."""
+        return (block.x for block in Arrays(self.columns[2]).blocks(size))
+
+    def whole(self) -> tuple[Any, Any, Any]:
+        """Return the arrays, and what is in files."""
+        x, y, w = (_loaded(a) if isinstance(a, NpyFile) else a for a in self.columns)
+        return x, y, w
+
+    def bytes_in_place(self, dtype: str) -> int:
+        """Return how much of the data lies in memory already in a type; what is mapped from a file does not."""
+        arrays = [a for a in self.columns if isinstance(a, numpy.ndarray) and not isinstance(a, numpy.memmap)]
+        return sum(a.nbytes for a in arrays if a.dtype == dtype and a.flags.c_contiguous)
+
+
+def _column(x: Any, name: str) -> Any:
+    """Return what rows of an array can be read from."""
+    if isinstance(x, NpyFile):
+        return x
+    if is_path(x):
+        path = path_of(x)
+        if path.suffix.lower() != ".npy":
+            raise InvalidValue(f"{name} must be an array or the path of a .npy file, got {os.fspath(x)!r}")
+        return NpyFile(path, name)
+    array = inputs.array(x, name)
+    return x if isinstance(x, numpy.memmap) else array
+
+
+@contextlib.contextmanager
+def _opened(column: Any) -> Iterator[Rows]:
+    if isinstance(column, NpyFile):
+        with column.opened() as read:
+            yield read
+    else:
+        yield lambda start, stop: column[start:stop]
+
+
+def _loaded(file: NpyFile) -> numpy.ndarray:
+    with file.opened() as read:
+        return read(0, file.shape[0])
+
+
+def is_path(x: Any) -> bool:
+    """Return whether something is the path of a file."""
+    return isinstance(x, (str, os.PathLike))
+
+
+# -- batches -----------------------------------------------------------------------------------------------------------
+
+
+class Batches(Source):
+    """Batches one after the other, from something that can be gone through again for every epoch.
+
+    Args:
+        batches: a function without arguments that returns an iterator, or an object that makes a new one each time; of
+            pairs (X, y) or triples (X, y, sample_weight).
+        with_targets: False for batches X alone, and then once is enough.
+
+    Raises:
+        InvalidType: it cannot be gone through again, or a batch is no pair or triple.
+        InvalidValue: there is no batch.
+    """
+
+    rows = None
+
+    def __init__(self, batches: Any, with_targets: bool = True) -> None:
+        self._batches, self._with_targets = batches, with_targets
+        if not with_targets:
+            return
+        if not callable(batches) and iter(batches) is batches:
+            raise InvalidType(
+                f"X must be gone through once for every epoch, and a {type(batches).__name__} is used up after the "
+                "first: pass a function that returns a new one"
+            )
+        self.weighted = next(self.blocks(1)).w is not None
+
+    def blocks(self, size: int, order: Iterable[int] | None = None) -> Iterator[Block]:
+        """Go through the batches, as large as they are."""
+        found = -1
+        for found, batch in enumerate(self._batches() if callable(self._batches) else self._batches):
+            if not self._with_targets:
+                yield Block(f" of batch {found}", batch)
+                continue
+            if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+                raise InvalidType(
+                    f"batch {found} must be a pair (X, y) or a triple (X, y, sample_weight), got {_described(batch)}"
+                )
+            yield Block(f" of batch {found}", *batch)
+        if found < 0:
+            raise InvalidValue("there is no batch: X must give at least one in every epoch")
+
+    def whole(self) -> tuple[Any, Any, Any]:
+        """Refuse: nobody knows how much that is."""
+        raise InvalidValue("batches are never all in memory: leave stream=False out, or pass arrays")
+
+
+def _described(batch: Any) -> str:
+    return f"{len(batch)} items" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
+
+
+def are_batches(X: Any) -> bool:
+    """Return whether X is a function or an iterable, and nothing that is an array."""
+    return callable(X) or (hasattr(X, "__iter__") and not hasattr(X, "__getitem__") and not hasattr(X, "__array__"))
+
+
+def is_elsewhere(X: Any) -> bool:
+    """Return whether examples are not in memory: mapped from a file, in a file, of Arrow, or batches."""
+    return isinstance(X, numpy.memmap) or is_path(X) or is_arrow(X) or are_batches(X)
+
+
+def without_targets(X: Any) -> Source:
+    """Return examples alone as a source.
+
+    Raises:
+        InvalidType: something that holds no examples.
+        InvalidValue: a file that cannot be read.
+        MissingDependency: pyarrow is not installed.
+    """
+    if is_arrow(X):
+        return ArrowTable(X)
+    return Batches(X, with_targets=False) if are_batches(X) else Arrays(X)
+
+
+# -- Arrow -------------------------------------------------------------------------------------------------------------
+
+SUFFIXES = {".parquet": "parquet", ".arrow": "ipc", ".feather": "ipc"}
+
+
+class ArrowTable(Source):
+    """Rows of a Parquet or Arrow file, or of a table or data set of pyarrow, in their order.
+
+    Args:
+        table: a path, or an object of pyarrow.
+        targets: name of the column of class labels or values, or names of the columns of targets; None for none.
+        weight: name of the column of weights, or None. All other columns are features, in their order.
+
+    Raises:
+        MissingDependency: pyarrow is not installed.
+        InvalidValue: the file cannot be read, or has no such column.
+    """
+
+    def __init__(self, table: Any, targets: Any = None, weight: Any = None) -> None:
+        self._dataset = _dataset(table)
+        names = self._dataset.schema.names
+        self._y = _names(targets, "y", names)
+        self._w = _names(weight, "sample_weight", names)
+        self._y_is_one = isinstance(targets, str)
+        self._x = [name for name in names if name not in (*self._y, *self._w)]
+        self.weighted = bool(self._w)
+        self.rows = int(self._dataset.count_rows())
+        if not self.rows:
+            raise InvalidValue("X has no rows; accepted is at least one")
+        self.bytes_in_files = 8 * self.rows * len(names)
+
+    def blocks(self, size: int, order: Iterable[int] | None = None) -> Iterator[Block]:
+        """Go through the rows in their order; few are read ahead."""
+        start = 0
+        for batch in self._batches([*self._x, *self._y, *self._w], size):
+            place = f"[{start}:{start + batch.num_rows}]"
+            y = _matrix(batch, self._y, f"y{place}") if self._y else None
+            w = _matrix(batch, self._w, f"sample_weight{place}")[:, 0] if self._w else None
+            x = _matrix(batch, self._x, f"X{place}")
+            yield Block(place, x, y[:, 0] if self._y_is_one and y is not None else y, w)
+            start += batch.num_rows
+
+    def weights(self, size: int) -> Iterator[numpy.ndarray] | None:
+        """Go through the weights alone."""
+        return (_matrix(batch, self._w, "sample_weight")[:, 0] for batch in self._batches(self._w, size))
+
+    def _batches(self, columns: list[str], size: int) -> Iterator[Any]:
+        read = self._dataset.to_batches(columns=columns, batch_size=size, batch_readahead=1, fragment_readahead=1)
+        return (batch for batch in read if batch.num_rows)
+
+    def whole(self) -> tuple[Any, Any, Any]:
+        """Return all rows."""
+        blocks = [block[1:] for block in self.blocks(2**17)]
+        x, y, w = (None if parts[0] is None else numpy.concatenate(parts) for parts in zip(*blocks, strict=True))
+        return x, y, w
+
+
+def is_arrow(X: Any) -> bool:
+    """Return whether X is the path of a file that pyarrow reads, or an object of pyarrow."""
+    if is_path(X):
+        return Path(X).suffix.lower() in SUFFIXES
+    return type(X).__module__.partition(".")[0] == "pyarrow"
+
+
+def _dataset(table: Any) -> Any:
+    """Return a data set of pyarrow."""
+    try:
+        from pyarrow import ArrowException, dataset
+    except ImportError as error:
+        raise MissingDependency("Parquet and Arrow need pyarrow: pip install 'gpubackprop[arrow]'") from error
+    if isinstance(table, dataset.Dataset):
+        return table
+    try:
+        if is_path(table):
+            path = path_of(table)
+            path.open("rb").close()  # pyarrow says less of what cannot be opened
+            return dataset.dataset(path, format=SUFFIXES[path.suffix.lower()])
+        return dataset.dataset(table)
+    except (ArrowException, TypeError, ValueError) as error:
+        raise InvalidValue(f"X cannot be read by pyarrow: {error}") from error
+
+
+def _names(given: Any, argument: str, names: Sequence[str]) -> list[str]:
+    """Return names of columns, checked."""
+    asked = [given] if isinstance(given, str) else [] if given is None else given
+    if not isinstance(asked, (list, tuple)) or not all(isinstance(name, str) for name in asked):
+        raise InvalidType(f"{argument} must name columns of X, which is a table of Arrow, got {type(given).__name__}")
+    if missing := [name for name in asked if name not in names]:
+        raise InvalidValue(f"{argument}: X has no column {missing[0]!r}; it has {', '.join(names[:20])}")
+    return list(asked)
+
+
+def _matrix(batch: Any, names: Sequence[str], what: str) -> numpy.ndarray:
+    """Return columns of a batch side by side."""
+    columns = []
+    for name in names:
+        column = batch.column(name)
+        if column.null_count:
+            raise InvalidValue(f"{what}: {column.null_count} values of the column {name!r} are missing: fill them in")
+        columns.append(inputs.array(column.to_numpy(zero_copy_only=False), f"column {name!r} of X"))
+    return numpy.stack(columns, axis=1)
