@@ -105,7 +105,7 @@ class Keeper:
         places = self._places()
         if places and not resume:
             raise InvalidValue(
-                f"{self._folder} has checkpoints of a training already: resume=True goes on with it; to begin anew, "
+                f"{self._folder} has checkpoints of a training already: go on with it (resume=True, --resume), or "
                 "name another folder"
             )
         refused: list[CheckpointError] = []
