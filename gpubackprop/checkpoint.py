@@ -135,10 +135,10 @@ class Keeper:
 
         Parameters that are not finite are not written: the epoch is taken again, and ends in the same divergence.
         """
+        self._wait()
         run, now = self.run, (self.run.t, self.history.stopped_because)
         if self.checkpoint is None or now == self._tried or not run.net.backend.is_finite(run.net.theta):
             return
-        self._wait()
         self._tried, place = now, self._folder / f"step-{run.t:012d}.safetensors"
         try:
             storage.save(place, json.dumps(self._about()), _arrays(run, self.history))
