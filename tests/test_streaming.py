@@ -347,8 +347,9 @@ def test_ctrl_c_ends_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
         None, None, SGD(0.1), N, True, 0,
     )  # fmt: skip
     run.epoch(lambda: len(asked) > 4 or bool(asked.append(1)))
-    assert run.taken == 5
-    assert len(run.figures_of_steps[0]) == 5
+    assert run.taken == 6  # it is not asked before the first
+    assert len(run.figures_of_steps[0]) == 6
+    run.close()
     assert threading.active_count() == threads
 
 
