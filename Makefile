@@ -27,6 +27,9 @@ PYTEST := $(TEST)/bin/python -m pytest $(if $(REQUIRED),--require $(REQUIRED)) $
 demo: $(DEMO)/.installed
 	$(DEMO)/bin/gpubackprop train mnist-5k --out build/demo/mnist-5k
 	$(DEMO)/bin/gpubackprop train digits --out build/demo/digits
+	@if $(DEMO)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; \
+	then $(DEMO)/bin/python examples/scikit_learn.py; \
+	else echo "examples/scikit_learn.py is left out: it needs Python 3.11, for scikit-learn 1.9"; fi
 
 environment: $(TEST_READY)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy
 from gpu_check import machine_of
-from workloads import cores
 
 import gpubackprop
 from gpubackprop.backends import threads
@@ -45,7 +44,7 @@ def describe(machine: dict[str, Any]) -> None:
     gpu = machine_of(importlib.import_module("cupy")) if reason is None else {}
     machine |= {
         "cpu": brand or machine.get("processor") or machine.get("machine"),
-        "cores": cores(),
+        "cores": threads.cores(),
         "blas": threads.blas_description(),
         "blas_threads": blas_threads(),
         "gpu": gpu.get("device"),

@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import gc
 import importlib
-import importlib.util
-import math
-import os
 import sys
 from typing import Any
 
 import numpy
+from jax_peers import Jax
 from sklearn_peers import SklearnSteps
 from torch_peers import TorchCompiled, TorchEager, TorchGraph
 from workloads import CURVE, DISTINCT, Contender, Data, Workload
-
-JAX_PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "default"}  # the last: of its operands
 
 
 def peers(device: str, xp: Any) -> list[Contender]:
@@ -64,87 +60,6 @@ def release() -> None:
         sys.modules["torch"].cuda.empty_cache()
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
-
-
-class Jax:
-    """JAX: a scan over the steps, compiled, whose parameters and state are donated.
-
-    Args:
-        device: "cuda" or "cpu".
-    """
-
-    name = "JAX, jit and scan"
-
-    def __init__(self, device: str) -> None:
-        self._device = device
-
-    def unavailable(self, workload: Workload) -> str | None:
-        """Return why JAX cannot take part, or None."""
-        if importlib.util.find_spec("jax") is None:
-            return "JAX is not installed"
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else it takes most of the device at once
-        jax = importlib.import_module("jax")
-        if self._device == "cuda" and jax.default_backend() != "gpu":
-            return "the JAX that is installed sees no CUDA device"
-        return None
-
-    def prepare(self, workload: Workload, data: Data) -> None:
-        """Put weights, state and batches on the device."""
-        self._jax, self._jnp = (importlib.import_module(name) for name in ("jax", "jax.numpy"))
-        self._workload, self._taken = workload, 0
-        arrays = self._jnp.asarray
-        weights = [(arrays(W.copy()), arrays(b.copy())) for W, b in data.weights]
-        zeros = self._jax.tree.map(self._jnp.zeros_like, weights)
-        moments = () if workload.optimizer == "SGD" else (zeros, self._jax.tree.map(self._jnp.copy, zeros))
-        self._state = weights, moments, arrays(0.0)
-        self._x = arrays(data.x).reshape(DISTINCT, workload.rows, -1)
-        self._y = arrays(data.y.astype("int32")).reshape(DISTINCT, workload.rows)
-        self._many = self._jax.jit(self._scan, static_argnums=(0,), donate_argnums=(1,))
-
-    def _loss(self, weights: Any, x: Any, y: Any) -> Any:
-        jnp, storage = self._jnp, "bfloat16" if self._workload.precision == "bfloat16" else "float32"
-        z = x
-        for l, (W, b) in enumerate(weights):
-            h = jnp.maximum(z, 0) if l else z
-            z = h.astype(storage) @ W.astype(storage) + b.astype(storage)
-        log_p = self._jax.nn.log_softmax(z.astype("float32"))
-        return -jnp.take_along_axis(log_p, y[:, None], axis=1).mean()
-
-    def _step(self, state: Any, x: Any, y: Any) -> tuple[Any, Any]:
-        (weights, moments, t), map_ = state, self._jax.tree.map
-        loss, g = self._jax.value_and_grad(self._loss)(weights, x, y)
-        rate, t = self._workload.rate, t + 1
-        if not moments:
-            return (map_(lambda w, g: w - rate * g, weights, g), (), t), loss
-        m = map_(lambda m, g: 0.9 * m + (1 - 0.9) * g, moments[0], g)
-        v = map_(lambda v, g: 0.999 * v + (1 - 0.999) * g * g, moments[1], g)
-        c, d = (-self._jnp.expm1(t * math.log(beta)) for beta in (0.9, 0.999))  # 1 - beta^t loses digits in float32
-        weights = map_(lambda w, m, v: w - rate * (m / c) / (self._jnp.sqrt(v / d) + 1e-8), weights, m, v)
-        return (weights, (m, v), t), loss
-
-    def _scan(self, k: int, state: Any, x: Any, y: Any, first: Any) -> tuple[Any, Any]:
-        def body(state: Any, i: Any) -> tuple[Any, Any]:
-            return self._step(state, x[i % DISTINCT], y[i % DISTINCT])
-
-        return self._jax.lax.scan(body, state, first + self._jnp.arange(k))
-
-    def _run(self, k: int) -> Any:
-        with self._jax.default_matmul_precision(JAX_PRECISIONS[self._workload.precision]):
-            self._state, losses = self._many(k, self._state, self._x, self._y, self._taken % DISTINCT)
-        self._taken += k
-        return losses
-
-    def loss_curve(self) -> list[float]:
-        """Return the losses of the first steps."""
-        return [float(loss) for loss in numpy.asarray(self._run(CURVE))]
-
-    def steps(self, k: int) -> None:
-        """Take k steps; another k is compiled anew."""
-        self._run(k)
-
-    def wait(self) -> None:
-        """Wait until all steps are done."""
-        self._jax.block_until_ready(self._state)
 
 
 class Plain:

@@ -10,7 +10,9 @@ import importlib.util
 import shutil
 from typing import Any
 
-from workloads import CURVE, DISTINCT, PASSES, Data, Workload, cores, epoch_data
+from workloads import CURVE, DISTINCT, PASSES, Data, Workload, epoch_data
+
+from gpubackprop.backends.threads import cores
 
 WARM_UP = 3  # steps before a capture, as PyTorch asks for
 
@@ -191,6 +193,28 @@ class TorchInference(TorchEager):
         """Compute the outputs k times."""
         for _ in range(k):
             self._outputs()
+
+
+class TorchBackward(TorchEager):
+    """PyTorch: the gradients of a batch, from what one forward pass has kept."""
+
+    def prepare(self, workload: Workload, data: Data) -> None:
+        """Take a forward pass."""
+        super().prepare(workload, data)
+        self._value, self._parameters = self._loss(*self._batches[0]), list(self._model.parameters())
+
+    def _gradients(self) -> Any:
+        return self._torch.autograd.grad(self._value, self._parameters, retain_graph=True)
+
+    def loss_curve(self) -> list[float]:
+        """Return the loss of the batch, and the norm of all gradients: what is timed is those."""
+        norm = self._torch.cat([g.flatten() for g in self._gradients()]).norm()
+        return [float(self._value.detach()), float(norm)]
+
+    def steps(self, k: int) -> None:
+        """Compute the gradients k times."""
+        for _ in range(k):
+            self._gradients()
 
 
 def _torch_model(torch: Any, data: Data) -> Any:

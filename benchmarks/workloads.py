@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -240,11 +239,6 @@ def network(workload: Workload, backend: str) -> gb.Network:
         precision=workload.precision,
         seed=0,
     )
-
-
-def cores() -> int:
-    """Return how many cores of the CPU this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def largest_difference(losses: Sequence[float], ours: Sequence[float]) -> float:

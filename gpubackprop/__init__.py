@@ -2,6 +2,7 @@
 
 from . import activations, errors, initializers, losses, optimizers, schedules
 from .backends import available_backends, set_backend, use_backend, why_no_cuda
+from .checkpoint import Checkpoint
 from .gradcheck import GradientCheck, check_gradients
 from .history import History
 from .memory import bytes_of_training
@@ -10,6 +11,7 @@ from .training import fit, warmup
 from .version import __version__
 
 __all__ = [
+    "Checkpoint",
     "GradientCheck",
     "History",
     "Network",

@@ -35,6 +35,14 @@ class ModelFileError(GpubackpropError, ValueError):
     """A file that is not a model of this package: truncated, altered, foreign, or of a later format."""
 
 
+class CheckpointError(GpubackpropError, ValueError):
+    """None of the checkpoints in a folder can be read: truncated, altered, foreign, or of a later format."""
+
+
+class RanksMissing(GpubackpropError, RuntimeError):
+    """MPI knows of another number of ranks than were started; the message names both and the remedy."""
+
+
 class MissingDependency(GpubackpropError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
 
@@ -47,5 +55,32 @@ class DivergenceWarning(RuntimeWarning):
     """Training met a non-finite loss or parameter and stopped; the last finite parameters were kept."""
 
 
+class MicroBatchWarning(RuntimeWarning):
+    """A batch does not fit the memory, and is taken in parts whose gradients are added up, with the same result."""
+
+
 class InterruptWarning(RuntimeWarning):
     """Training was interrupted from the keyboard and stopped after a whole step."""
+
+
+class CheckpointWarning(RuntimeWarning):
+    """A checkpoint could not be written or not be read; the one before it is as it was."""
+
+
+class Terminated(SystemExit):
+    """SIGTERM came while training wrote checkpoints, and the last one is written: the process ends with status 143.
+
+    Like every SystemExit it passes by ``except Exception``.
+
+    Args:
+        message: what happened, and from where training goes on.
+
+    Attributes:
+        code: 143, the exit status: 128 and the number of SIGTERM.
+    """
+
+    code: int
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = 143

@@ -18,19 +18,23 @@ class History:
         loss: mean loss over the training examples during each epoch, with the penalty and with dropout.
         validation_loss: loss of the validation data after each epoch, without dropout; empty without such data.
         learning_rate: that of the last step of each epoch.
-        seconds: wall-clock time of each epoch, validation included.
+        seconds: wall-clock time of each epoch, validation included; of one that was resumed, that since then.
+        retried: epochs, from 1, that were not finite and were repeated at half the rate, once for each time.
         samples: training examples in an epoch; of batches whose number is not known, those of the last.
         backend: what the network ran on.
+        at_once: examples that were taken at a time, where memory did not suffice for a batch; None where it did.
         data: where the examples were: "in memory", or read in windows of so many rows, and why.
         stopped_because: one sentence; None while training runs.
     """
 
     samples: int
     backend: str
+    at_once: int | None = None
     loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
     learning_rate: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    retried: list[int] = field(default_factory=list)
     data: str = "in memory"
     stopped_because: str | None = None
 

@@ -19,7 +19,7 @@ import contextlib
 import dataclasses
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -178,11 +178,18 @@ class Network:
             sigma, W = self.activations[l - 1], self._operands[l - 1]
             self.backend.forward(sigma, ws.h[l - 1], W, b, ws.mask[l], ws.z[l], ws.a[l], ws.h[l])
 
-    def _backward(self, ws: Workspace, gradients: Sequence[tuple[Any, Any]], scale: Any = None) -> None:
+    def _backward(
+        self,
+        ws: Workspace,
+        gradients: Sequence[tuple[Any, Any]],
+        scale: Any = None,
+        done: Callable[[int], None] | None = None,
+    ) -> None:
         """Equations 3 to 6 after `_forward`: the loss with its penalty into ws.value, ∂L/∂θ into the gradients.
 
         With a scale (α, β) what lies there, x, becomes β x + α ∂L/∂θ. Where x is θ itself, α = −η and β = 1, that is
-        equations 7 and 8 too: nothing needs W_l any more when ∂L/∂W_l is computed.
+        equations 7 and 8 too: nothing needs W_l any more when ∂L/∂W_l is computed. `done` is told each layer l whose
+        gradients are asked for, L first.
         """
         backend, delta = self.backend, ws.delta
         self._output(ws, gradients[-1][1], scale)  # δ_L = ∂L/∂a_L ⊙ σ'_L(z_L)   (3)
@@ -194,6 +201,8 @@ class Network:
             backend.weight_gradient(ws.h[l - 1], delta[l], dW, scale, beside=l > 1)  # ∂L/∂W_l = a_{l-1}ᵀ δ_l   (5)
             if ws.l2:
                 backend.penalty(ws.l2, self._parameters[l - 1][0], dW, ws.value, ws.divisor)
+            if done:
+                done(l)
         backend.join()
 
     def _output(self, ws: Workspace, db: Any, scale: Any = None) -> None:
@@ -308,6 +317,11 @@ class Network:
 
     def _evaluate(self, ws: Workspace, x: Any, t: Any, w: Any) -> float:
         """Return the mean loss of checked examples, as many rows at a time as the workspace holds."""
+        total, weights = self._total_loss(ws, x, t, w)
+        return total / weights
+
+    def _total_loss(self, ws: Workspace, x: Any, t: Any, w: Any) -> tuple[float, float]:
+        """Return the mean loss of checked examples times what they weigh, and what they weigh; 0 and 0 of none."""
         total = weights = 0.0
         with self.backend.running(self.flops(ws.rows)):
             self._narrowed()
@@ -319,7 +333,7 @@ class Network:
                 weight = len(x[rows]) if w is None else float(part.total)
                 total += float(part.value) * weight
                 weights += weight
-        return total / weights
+        return total, weights
 
     def loss_and_gradients(
         self, X: Any, y: Any, sample_weight: Any = None, masks: Sequence[Any] | None = None

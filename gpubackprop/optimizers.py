@@ -99,16 +99,17 @@ class Optimizer(Checked):
         """
         return {"rate": learning_rate}
 
-    def hyper(self, t: int) -> dict[str, float]:
+    def hyper(self, t: int, factor: float = 1.0) -> dict[str, float]:
         """Return ``h`` for step t = 0, 1, ..., with the learning rate of the schedule.
 
         Args:
             t: the number of steps taken so far.
+            factor: what that rate is multiplied by.
 
         Returns:
             Numbers by name.
         """
-        return self.scalars(t, self.rate(t))
+        return self.scalars(t, factor * self.rate(t))
 
     def rate(self, t: int) -> float:
         """Return the learning rate of step t = 0, 1, ...: the number given, or what the schedule says.
@@ -119,7 +120,11 @@ class Optimizer(Checked):
         Returns:
             η, a finite number of at least 0.
         """
-        return rate(as_schedule(self.learning_rate), t)
+        return rate(self._schedule, t)
+
+    @cached_property
+    def _schedule(self) -> Schedule:
+        return as_schedule(self.learning_rate)
 
     @cached_property
     def scalar_names(self) -> tuple[str, ...]:

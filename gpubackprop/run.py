@@ -5,16 +5,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
 from .backends.numpy import dropout_key
+from .errors import MicroBatchWarning, OutOfMemory
 from .network import Network
 from .optimizers import Fold, Optimizer
 from .streaming import Held, Window, Windows
+from .sums import Sums
 from .workspace import Workspace
+
+if TYPE_CHECKING:
+    from .sums import Reducer
 
 STEPS_AT_ONCE = 1024  # for which the optimizer's numbers are computed and sent to a device together
 
@@ -36,6 +42,18 @@ class Run:
         shuffle: whether each epoch goes over the examples in a new order.
         seed: of the order and of dropout: an integer, None, or a generator of NumPy's, old or new, to draw from.
         shares_penalty: whether the penalty of a batch is divided by what its examples weigh together: λ/2 Σ W² / Σ w.
+        repeatable: whether an epoch that is not finite may be repeated: the optimizer's slots are then kept twice.
+        reducer: adds up what the ranks of a group leave, each with its part of every batch; None where there is one.
+
+    Attributes:
+        t: steps taken.
+        begun: whether an epoch is under way, its order drawn.
+        taken: steps taken of it.
+        steps: of an epoch; of batches whose number is not known, of the last one.
+        samples: examples of an epoch, in the same way.
+        factor: what the rates of the schedule are multiplied by.
+        at_once: examples in the buffers at once. Where memory does not suffice for all that a rank has of a batch, they
+            are fewer, and the gradients of parts are added up.
     """
 
     def __init__(
@@ -50,40 +68,39 @@ class Run:
         seed: int | numpy.random.RandomState | numpy.random.Generator | None,
         *,
         shares_penalty: bool = False,
+        repeatable: bool = False,
+        reducer: Reducer | None = None,
     ) -> None:
         self.net, self.optimizer, self.batch_size = net, optimizer, batch_size
         self.windows: Held | Windows = x if isinstance(x, Windows) else Held([net.backend.narrow(x), y, w])
         self.data = self.windows.arrays
-        dropout = net.architecture.dropout > 0
-        self.workspace = Workspace(
-            net.architecture, net.backend, batch_size, dropout=dropout, shares_penalty=shares_penalty
-        )
+        self.reducer, self.shares_penalty = reducer, shares_penalty
         self.validation: Workspace | None = None
         self.kept, self.before = net.theta.copy(), net.theta.copy()
         self.rng: Any = seed
         if seed is None or isinstance(seed, int):
             self.rng = numpy.random.default_rng(seed)
         else:
-            seed = int.from_bytes(seed.bytes(8), "little") if dropout else 0
+            seed = int.from_bytes(seed.bytes(8), "little") if net.architecture.dropout else 0
         self.dropout_key = dropout_key(seed)
-        self.shuffle, self.order = shuffle, numpy.arange(min(self.windows.rows or batch_size, self.windows.capacity))
-        self.t = self.taken = self.samples = 0
+        self.shuffle, self.samples = shuffle, self.windows.rows or self.windows.capacity
+        self.t, self.begun, self.taken, self.factor = 0, False, 0, 1.0
+        self._under_way: Generator[None] | None = None
         self._buffers()
+        self.kept_slots = self.slots.copy() if repeatable else None
 
     def _buffers(self) -> None:
         """Make what the steps read and write besides the workspace."""
         zeros, dtype, N = self.net.backend.zeros, self.net.dtype, self.batch_size
-        steps = -(-(self.windows.rows or self.windows.capacity) // N)
-        self.portion = min(steps, self.net.backend.portion(self.net.flops(N)))
+        own = self.reducer.group.most(N) if self.reducer else N
+        self.steps = steps = -(-self.samples // N)
+        self.portion = min(steps, self.net.backend.portion(self.net.flops(own)))
         # One batch of all examples in order is the data itself; any other is gathered, to lie where recordings read it.
         streams = isinstance(self.windows, Windows)
         self.gathers = self.shuffle or steps > 1 or streams or hasattr(self.data[0], "toarray")
         self.slots = zeros((len(self.optimizer.slots), self.net.layout.size), dtype)
-        self.fold = self._fold()
-        self.gradients = self.net.layout.views(self._target())
-        self.batch = [
-            zeros((N, a.shape[1]), str(a.dtype)) if self.gathers and a is not None else None for a in self.data
-        ]
+        self.fold = None if self.reducer else self._fold()
+        self._make_room(own)
         self.rows = zeros(self.portion * N, "int64")
         self.hyper = zeros((self.portion, 2 if self.fold else len(self.optimizer.scalar_names)), dtype)
         self.first: Any = zeros((), "int64")
@@ -91,6 +108,49 @@ class Run:
         figures = zeros((self.portion, 2), dtype)  # of each step: its loss, and the sum of its sample weights
         self.figures, self.values = figures, [[row[j : j + 1].reshape(()) for j in (0, 1)] for row in figures]
         self.recordings: dict[tuple[int, int, int], Callable[[], None]] = {}
+
+    def _make_room(self, rows: int) -> None:
+        """Make the buffers of so many examples, or of half as many as long as memory does not suffice."""
+        self.at_once = rows
+        while not self._has_room(several=self.at_once < rows):
+            self.at_once = -(-self.at_once // 2)
+        if self.at_once < rows:
+            warnings.warn(
+                f"memory does not suffice for batches of {rows:,} examples: {self.at_once:,} at a time are taken, and "
+                "their gradients added up",
+                MicroBatchWarning,
+                stacklevel=5,
+            )
+
+    def _has_room(self, several: bool) -> bool:
+        """Make the buffers of as many examples as are taken at once; return whether memory suffices."""
+        net, N = self.net, self.batch_size
+        if several:
+            self.fold = None
+        try:
+            workspace = Workspace(
+                net.architecture,
+                net.backend,
+                self.at_once,
+                batch=N,
+                dropout=net.architecture.dropout > 0,
+                shares_penalty=self.shares_penalty,
+            )
+            rows = (self.at_once, self.at_once, N)  # a mean over the batch needs all of its weights
+            batch: list[Any] = [
+                net.backend.zeros((n, a.shape[1]), str(a.dtype)) if self.gathers and a is not None else None
+                for n, a in zip(rows, self.data, strict=True)
+            ]
+            sums = Sums(net, self.reducer, self.at_once, several) if several or self.reducer else None
+            gradients = [] if sums else net.layout.views(self._target())
+            if several:  # formulas will want some memory too
+                net.backend.zeros((self.at_once, max(net.sizes)), net.dtype)
+        except OutOfMemory:
+            if self.at_once == 1:
+                raise
+            return False
+        self.workspace, self.batch, self.sums, self.gradients = workspace, batch, sums, gradients
+        return True
 
     def _fold(self) -> Fold | None:
         """Return how the update is part of the products of the gradient, or None where it follows them."""
@@ -126,56 +186,80 @@ class Run:
 
     # -- an epoch ------------------------------------------------------------------------------------------------
 
-    def epoch(self, interrupted: Callable[[], bool]) -> float:
-        """Take one step per batch; return the mean loss."""
+    def epoch(self, paused: Callable[[], int]) -> float:
+        """Take one step per batch; return the mean loss. Paused between portions, the next call takes up the rest."""
         self.net._narrowed()
-        self.taken = self.samples = 0
-        with contextlib.closing(self.windows.epoch(self.rng if self.shuffle else None)) as windows:
+        if self._under_way is None:
+            self._under_way = self._portions_taken(again=self.begun)
+        self.begun, start = True, self.taken
+        for _ in self._under_way:
+            if self.taken > start and paused():
+                return self._mean_loss(self.taken)
+        loss = self._mean_loss(self.steps)
+        self.begun, self.taken, self._under_way = False, 0, None
+        return loss
+
+    def close(self) -> None:
+        """Leave an epoch that is under way, whose windows are being read."""
+        if self._under_way is not None:
+            self._under_way.close()
+
+    def _portions_taken(self, again: bool) -> Generator[None]:
+        """Take the portions that are left of an epoch, each when the next element is asked for."""
+        a_window = -(-self.windows.capacity // self.batch_size)  # steps
+        before, left = divmod(self.taken, a_window)
+        rng, seen = self.rng if self.shuffle else None, before * self.windows.capacity
+        with contextlib.closing(self.windows.epoch(rng, again, before)) as windows:
             for window in windows:
-                if not self._go_through(window, interrupted):
-                    break
-        return self._mean_loss()
+                yield from self._of_window(window, left)
+                left, seen = 0, seen + window.rows
+        if self.windows.rows is None:
+            self.steps, self.samples = self.taken, seen
 
-    def _go_through(self, window: Window, interrupted: Callable[[], bool]) -> bool:
-        """Take the steps of a window; return whether all were taken."""
-        order, done = self._drawn(window.rows), 0
-        steps, at_once = -(-window.rows // self.batch_size), STEPS_AT_ONCE // self.portion * self.portion
+    def _of_window(self, window: Window, taken: int) -> Iterator[None]:
+        """Take the portions of a window, of which so many steps were taken before."""
         self.data = window.arrays
-        self._make_room(self.taken + steps)
-        for count, rows in self._portions(window.rows):
-            if interrupted():
-                return False
-            if done % at_once == 0:
-                table = self._table(min(at_once, steps - done))
-            start = done * self.batch_size
-            chosen = None if order is None else order[start : start + count * rows]
-            self._take(window.buffer, chosen, table[done % at_once :][:count], rows)
-            done += count
-        return True
+        order = self.net.backend.asarray(window.order, "int64") if self.gathers else None
+        steps, at_once = -(-window.rows // self.batch_size), STEPS_AT_ONCE // self.portion * self.portion
+        self._keep_losses_of(self.taken + steps - taken)
+        first = taken
+        for count, rows in self._portions(window.rows, first):
+            yield
+            k = (taken - first) % at_once
+            if k == 0:
+                table = self._table(min(at_once, steps - taken))
+            self._take(order, table[k:][:count], taken, rows, window.buffer)
+            taken, self.taken = taken + count, self.taken + count
 
-    def _drawn(self, rows: int) -> Any:
-        """Return in which order to go over so many examples, on the backend; None where they need not be gathered."""
-        if len(self.order) != rows:
-            self.order = numpy.arange(rows)
-        if self.shuffle:
-            self.rng.shuffle(self.order)
-        return self.net.backend.asarray(self.order, "int64") if self.gathers else None
-
-    def _make_room(self, steps: int) -> None:
-        """Have room for the losses of so many steps of an epoch, twice as much where it was not known."""
+    def _keep_losses_of(self, steps: int) -> None:
+        """Have room for the losses of so many steps of an epoch, and for twice as many where that was not known."""
         if steps > len(self.losses):
             for name in ("losses", "totals"):
                 room = self.net.backend.zeros(max(steps, 2 * len(self.losses)), self.net.dtype)
                 room[: self.taken] = getattr(self, name)[: self.taken]
                 setattr(self, name, room)
 
-    def _portions(self, examples: int) -> Iterator[tuple[int, int]]:
-        """Go through the portions of a window: how many steps, on how many rows each."""
+    def _portions(self, examples: int, taken: int) -> Iterator[tuple[int, int]]:
+        """Go through the portions that are left of a window: how many steps, on how many rows each."""
         full, rest = divmod(examples, self.batch_size)
-        for start in range(0, full, self.portion):
+        for start in range(taken, full, self.portion):
             yield min(self.portion, full - start), self.batch_size
         if rest:
             yield 1, rest
+
+    @property
+    def order(self) -> Any:
+        """The order of the examples (M,) in this epoch, or the last; () where they are read in windows."""
+        return self.windows.order
+
+    @order.setter
+    def order(self, order: Any) -> None:
+        self.windows.order = order
+
+    @property
+    def generator(self) -> Any:
+        """The state of the generator from which another run draws what is to come, and the windows of this epoch."""
+        return (self.windows.drawn_from if self.begun else None) or self.rng.bit_generator.state
 
     def _table(self, steps: int) -> Any:
         """Return what the update is given in each of the next steps (steps, its scalars)."""
@@ -184,42 +268,45 @@ class Run:
 
     def _scalars(self, t: int) -> list[float]:
         """Return what the update of step t is given: the numbers of its formula, or α and β where it is folded."""
-        h = self.optimizer.hyper(t)
+        h = self.optimizer.hyper(t, self.factor)
         if self.fold is not None:
             return [-h["rate"], self.fold.keeps]
         return [h[name] for name in self.optimizer.scalar_names]
 
-    def _mean_loss(self) -> float:
+    def _mean_loss(self, taken: int) -> float:
         """Return the mean loss of the steps taken in this epoch; NaN where there was none."""
-        losses, _, weights = self.figures_of_steps
+        losses, _, weights = (x[:taken] for x in self.figures_of_steps)
         total = float(weights.sum())
         return float(losses @ weights) / total if total else math.nan
 
     @property
     def figures_of_steps(self) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
         """Loss, examples and their weight in each step of the last epoch; an example has the weight 1 unless told."""
-        counts = numpy.full(self.taken, float(self.batch_size))
-        counts[-1:] -= self.taken * self.batch_size - self.samples
+        counts = numpy.full(self.steps, float(self.batch_size))
+        counts[-1] -= len(counts) * self.batch_size - self.samples
         losses, totals = (
-            self.net.backend.to_numpy(x[: self.taken]).astype("float64") for x in (self.losses, self.totals)
+            self.net.backend.to_numpy(x[: self.steps]).astype("float64") for x in (self.losses, self.totals)
         )
         return losses, counts, counts if self.data[2] is None else totals
 
     # -- its steps -----------------------------------------------------------------------------------------------
 
-    def _take(self, buffer: int, order: Any, hyper: Any, rows: int) -> None:
-        """Take the steps of a portion, one for each row of `hyper`, on examples of a buffer in an order."""
-        backend, count, taken = self.net.backend, len(hyper), self.taken
+    def _take(self, order: Any, hyper: Any, taken: int, rows: int, buffer: int = 0) -> None:
+        """Take the steps of a portion, one for each row of `hyper`, when so many were taken before in this window."""
+        backend, count, start = self.net.backend, len(hyper), taken * self.batch_size
         if order is not None:
-            self.rows = backend.put(self.rows, order)
+            self.rows = backend.put(self.rows, order[start : start + count * rows])
         self.hyper, self.first = backend.put(self.hyper, hyper), backend.put(self.first, self.t)
         if (count, rows, buffer) not in self.recordings:
             self.recordings[count, rows, buffer] = backend.record(functools.partial(self._steps, count, rows))
         self.recordings[count, rows, buffer]()
-        self.losses[taken : taken + count] = self.figures[:count, 0]
+        if self.reducer:
+            self.reducer.agree()
+        of_epoch = slice(self.taken, self.taken + count)
+        self.losses[of_epoch] = self.figures[:count, 0]
         if self.data[2] is not None:
-            self.totals[taken : taken + count] = self.figures[:count, 1]
-        self.t, self.taken, self.samples = self.t + count, taken + count, self.samples + count * rows
+            self.totals[of_epoch] = self.figures[:count, 1]
+        self.t += count
 
     def _steps(self, count: int, rows: int) -> None:
         for k in range(count):
@@ -228,38 +315,52 @@ class Run:
     def step(self, k: int, rows: int) -> None:
         """Take the k-th step of a portion, on so many examples."""
         net, backend = self.net, self.net.backend
-        self.workspace.value, self.workspace.total = self.values[k]
-        ws = self.workspace.load(*self._batch(k, rows))
-        for l, mask in enumerate(ws.mask):
-            if mask is not None:
-                backend.draw_mask(self.dropout_key, self.first, k, l, net.architecture.dropout, mask)
-        net._forward(ws)
+        value, self.workspace.total = self.values[k]
+        self.workspace.weigh(rows, self._batch(2, k, slice(0, rows), rows))
+        work = functools.partial(self._pass, k, rows)
+        if self.sums:
+            self.sums.add_up(rows, work, value)
+        else:
+            work(slice(0, rows), value, self.gradients)
         if self.fold is None:
-            net._backward(ws, self.gradients)
-            backend.update(self.optimizer, self.hyper[k], net.theta, net.gradient, self.slots, net._narrow)
-            return
-        net._backward(ws, self.gradients, self.hyper[k])
-        if self.fold.velocity:
+            gradient = self.sums.gradient if self.sums else net.gradient
+            backend.update(self.optimizer, self.hyper[k], net.theta, gradient, self.slots, net._narrow)
+        elif self.fold.velocity:
             backend.add(self.slots[0], net.theta, net._narrow)
         else:
             net._narrowed()
 
-    def _batch(self, k: int, rows: int) -> list[Any]:
-        """Return the examples, targets and weights of a step: all of the data, or rows gathered from it."""
+    def _pass(
+        self, k: int, rows: int, part: slice, value: Any, gradients: Any, done: Callable[[int], None] | None = None
+    ) -> None:
+        """Go forward and back over part of the rows of a step: its share of the loss and of the gradients."""
+        net, backend = self.net, self.net.backend
+        self.workspace.value = value
+        ws = self.workspace.load_part(part, *(self._batch(j, k, part, rows) for j in (0, 1)))
+        for l, mask in enumerate(ws.mask):
+            if mask is not None:
+                start = part.start * mask.shape[1]
+                backend.draw_mask(self.dropout_key, self.first, k, l, net.architecture.dropout, mask, start)
+        net._forward(ws)
+        net._backward(ws, gradients, None if self.fold is None else self.hyper[k], done)
+
+    def _batch(self, which: int, k: int, part: slice, rows: int) -> Any:
+        """Return the examples, the targets or the weights of part of a step's rows: views of the data, or gathered."""
+        source, batch = self.data[which], self.batch[which]
+        if source is None:
+            return None
         if not self.gathers:
-            return self.data
-        batch = [a if a is None else a[:rows] for a in self.batch]
-        for source, out in zip(self.data, batch, strict=True):
-            if source is not None:
-                self.net.backend.gather(source, self.rows[k * rows : (k + 1) * rows], out)
-        return batch
+            return source[part]
+        out = batch[: part.stop - part.start]
+        self.net.backend.gather(source, self.rows[k * rows + part.start : k * rows + part.stop], out)
+        return out
 
     # -- between epochs ------------------------------------------------------------------------------------------
 
     @property
     def learning_rate(self) -> float:
         """The rate of the last step."""
-        return self.optimizer.rate(max(self.t - 1, 0))
+        return self.factor * self.optimizer.rate(max(self.t - 1, 0))
 
     def keep_if_finite(self, loss: float) -> bool:
         """Remember the parameters if they and the loss are finite, else go back to those remembered."""
@@ -267,10 +368,23 @@ class Run:
         finite = math.isfinite(loss) and self.net.backend.is_finite(theta)
         source, target = (theta, self.kept) if finite else (self.kept, theta)
         target[...] = source
+        if finite and self.kept_slots is not None:
+            self.kept_slots[...] = self.slots
         return finite
 
+    def repeat_epoch(self) -> None:
+        """Have the epoch just taken, whose parameters were put back, be taken once more, at half the rate."""
+        self.slots[...] = self.kept_slots
+        self.t -= self.steps
+        self.begun, self.factor = True, self.factor / 2
+
     def evaluate(self, x: Any, y: Any, w: Any) -> float:
-        """Return the loss of the validation data."""
+        """Return the loss of the validation data, of which each rank of a group takes its part."""
+        group = self.reducer.group if self.reducer else None
+        part = group.rows(len(x)) if group else slice(0, len(x))
         if self.validation is None:
-            self.validation = self.net._evaluation_workspace(len(x))
-        return self.net._evaluate(self.validation, x, y, w)
+            self.validation = self.net._evaluation_workspace(max(part.stop - part.start, 1))
+        total = numpy.array(self.net._total_loss(self.validation, x[part], y[part], None if w is None else w[part]))
+        if group:
+            group.sum(total)
+        return float(total[0] / total[1])

@@ -1,32 +1,21 @@
-"""Networks in files: safetensors, with what is not a tensor as one JSON object in the header; nothing is pickled."""
+"""Networks in files: a tensor for every W_l and b_l, and in JSON what the network is, rows by their names."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-import json
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy
-import safetensors
-import safetensors.numpy
 
+from . import container
 from .activations import ACTIVATIONS, Activation
 from .architecture import Architecture
-from .errors import InvalidType, InvalidValue, ModelFileError
-from .files import path_of, replacing
+from .errors import InvalidType, InvalidValue
 from .formula import Row
 from .losses import LOSSES, Loss
-
-FORMAT = 1
-_KEY = "gpubackprop"  # of the one entry in the header's metadata
-_LONGEST = 2**20  # bytes of a header: JSON takes many times its length in memory, and is read before it is checked
-_BLOCK = 2**18  # elements read at a time
 
 
 class Stored(NamedTuple):
@@ -59,18 +48,20 @@ def write(path: str | os.PathLike[str], architecture: Architecture, metadata: An
         OSError: the file cannot be written.
     """
     strings(metadata)
-    _refuse_namesakes([*architecture.activations, architecture.loss])
+    refuse_namesakes([*architecture.activations, architecture.loss])
     network = {field.name: getattr(architecture, field.name) for field in dataclasses.fields(architecture)}
-    header = json.dumps({"format": FORMAT, "network": network, "metadata": metadata}, default=Row.as_dict)
-    tensors = {f"{letter}_{l}": x for l, pair in enumerate(parameters, 1) for letter, x in zip("Wb", pair, strict=True)}
-    content = safetensors.numpy.save(tensors, {_KEY: header})
-    length = int.from_bytes(content[:8], "little")
-    if length > _LONGEST:
-        raise InvalidValue(
-            f"metadata and the list of layers must take at most {_LONGEST:,} bytes in the file, got {length:,}"
-        )
-    with replacing(path) as file:
-        file.write(content)
+    container.write(
+        path,
+        {"network": network, "metadata": metadata},
+        tensors(parameters),
+        "metadata and the list of layers",
+        Row.as_dict,
+    )
+
+
+def tensors(parameters: Sequence[Any]) -> dict[str, numpy.ndarray]:
+    """Return [(W_1, b_1), ...] by the names that they have in a file."""
+    return {f"{letter}_{l}": x for l, pair in enumerate(parameters, 1) for letter, x in zip("Wb", pair, strict=True)}
 
 
 def strings(metadata: Any) -> dict[str, str]:
@@ -80,7 +71,7 @@ def strings(metadata: Any) -> dict[str, str]:
     return metadata
 
 
-def _refuse_namesakes(rows: Sequence[Row]) -> None:
+def refuse_namesakes(rows: Sequence[Row]) -> None:
     """Refuse rows that a file could not tell apart: those of this package, or another of the same name."""
     known: dict[tuple[type[Row], str], Row] = {
         (type(row), row.name): row for row in (*ACTIVATIONS.values(), *LOSSES.values())
@@ -110,92 +101,64 @@ def reading(path: str | os.PathLike[str], rows: Sequence[Row] = ()) -> Iterator[
         InvalidType: the path is no path, or rows are not rows.
         InvalidValue: the path is no path, or rows with one name.
     """
-    if not isinstance(rows, (list, tuple)) or not all(isinstance(row, (Activation, Loss)) for row in rows):
-        raise InvalidType(f"rows must be a sequence of objects of type Activation or Loss, got {rows!r}")
-    _refuse_namesakes(rows)
-    place = path_of(path)
-    with contextlib.ExitStack() as stack:
-        with _refusing(place):
-            _check_header(place)
-            file = stack.enter_context(safetensors.safe_open(place, framework="numpy"))
-            about = json.loads((file.metadata() or {})[_KEY])
-            _check_format(about["format"])
-            architecture = _architecture(about["network"], rows, len(file.keys()) // 2)
-            _check_tensors(file, architecture)
-            stored = Stored(architecture, strings(about["metadata"]), functools.partial(_blocks, place, file))
+    known = Known.of(rows)
+    with container.reading(path, "Network.save") as file:
+        with file.refusing():
+            architecture = _architecture(file.content["network"], known, len(file.file.keys()) // 2)
+            file.check(_tensors(architecture))
+            stored = Stored(architecture, strings(file.content["metadata"]), file.blocks)
         yield stored
 
 
-@contextlib.contextmanager
-def _refusing(place: Path) -> Iterator[None]:
-    """Turn whatever goes wrong with a file's content into the one exception for that."""
-    try:
-        yield
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        reason = f"it has no entry {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
-        raise ModelFileError(
-            f"{place} is not a model that this version of gpubackprop reads ({reason[:300]}); accepted are files "
-            "written by Network.save"
-        ) from error
+class Known(NamedTuple):
+    """The rows that a file may name.
+
+    Attributes:
+        activations: by name, those of this package and the user's.
+        losses: the same.
+    """
+
+    activations: dict[str, Activation]
+    losses: dict[str, Loss]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Known:
+        """Return the rows of this package with those of the user.
+
+        Raises:
+            InvalidType: rows are not rows.
+            InvalidValue: rows with one name.
+        """
+        if not isinstance(rows, (list, tuple)) or not all(isinstance(row, (Activation, Loss)) for row in rows):
+            raise InvalidType(f"rows must be a sequence of objects of type Activation or Loss, got {rows!r}")
+        refuse_namesakes(rows)
+        return cls(
+            {**ACTIVATIONS, **{row.name: row for row in rows if isinstance(row, Activation)}},
+            {**LOSSES, **{row.name: row for row in rows if isinstance(row, Loss)}},
+        )
 
 
-def _check_header(place: Path) -> None:
-    """Refuse what cannot be opened, what would wait for ever, and a header that would take much memory."""
-    if place.exists() and not (place.is_file() or place.is_dir()):
-        raise ValueError("a pipe or a device")
-    with place.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if length > _LONGEST:
-        raise ValueError(f"its header would take {length:,} bytes")
-
-
-def _check_format(number: Any) -> None:
-    if number != FORMAT:
-        raise ValueError(f"its format is {number!r}, this version reads {FORMAT}")
-
-
-def _architecture(network: dict[str, Any], rows: Sequence[Row], layers: int) -> Architecture:
+def _architecture(network: dict[str, Any], known: Known, layers: int) -> Architecture:
     """Return the architecture that a header describes, checked as if a user had given it."""
     arguments = dict(network)
     if not len(arguments["activations"]) == len(arguments["sizes"]) - 1 == layers:
         raise ValueError(f"its activations and sizes do not fit the tensors of {layers} layers")
-    activations = {**ACTIVATIONS, **{row.name: row for row in rows if isinstance(row, Activation)}}
-    losses = {**LOSSES, **{row.name: row for row in rows if isinstance(row, Loss)}}
-    *hidden, output = (_row(stored, activations) for stored in arguments.pop("activations"))
-    loss = _row(arguments.pop("loss"), losses)
+    *hidden, output = (row_of(stored, known.activations) for stored in arguments.pop("activations"))
+    loss = row_of(arguments.pop("loss"), known.losses)
     return Architecture.checked(activation=hidden, output_activation=output, loss=loss, **arguments)
 
 
-def _row(stored: dict[str, Any], table: dict[str, Any]) -> Any:
+def row_of(stored: dict[str, Any], table: dict[str, Any]) -> Any:
+    """Return the row that `Row.as_dict` describes, from a table of those that are known."""
     if stored["name"] not in table:
         raise InvalidValue(f"{stored['name']!r} is no row of this package: pass your own as rows=[...]")
     row = table[stored["name"]]
     return row if stored["parameters"] == row.parameters else row(**stored["parameters"])
 
 
-def _check_tensors(file: Any, architecture: Architecture) -> None:
-    """Compare the shapes and types that the header promises, which the library has held against the file's length."""
-    expected: dict[str, list[int]] = {}
+def _tensors(architecture: Architecture) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return the shapes and types of the tensors of a network by name."""
+    expected: dict[str, tuple[tuple[int, ...], str]] = {}
     for l, (m, n) in enumerate(architecture.shapes, 1):
-        expected |= {f"W_{l}": [m, n], f"b_{l}": [n]}
-    if set(file.keys()) != set(expected):
-        raise ValueError(f"its tensors do not fit the sizes {architecture.sizes}")
-    kind = {"float32": "F32", "float64": "F64"}[architecture.dtype]
-    for name, shape in expected.items():
-        tensor = file.get_slice(name)
-        if list(tensor.get_shape()) != shape or tensor.get_dtype() != kind:
-            raise ValueError(f"{name} is {tensor.get_shape()} of {tensor.get_dtype()}, not {shape} of {kind}")
-
-
-def _blocks(place: Path, file: Any, name: str) -> Iterator[tuple[slice, numpy.ndarray]]:
-    """Yield a tensor some rows at a time: the library maps the file, and a whole tensor would be a second copy."""
-    with _refusing(place):
-        tensor = file.get_slice(name)
-        length, *rest = tensor.get_shape()
-        step = max(_BLOCK // math.prod(rest), 1)
-        for start in range(0, length, step):
-            rows = slice(start, min(start + step, length))
-            block = tensor[rows]
-            if not (math.isfinite(block.min()) and math.isfinite(block.max())):
-                raise ValueError(f"{name} holds NaN or infinity")
-            yield rows, block
+        expected |= {f"W_{l}": ((m, n), architecture.dtype), f"b_{l}": ((n,), architecture.dtype)}
+    return expected

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 import math
+import os
 import signal
 import sys
 import threading
@@ -16,14 +17,18 @@ from typing import Any
 
 import numpy
 
+from . import parallel
+from .checkpoint import Checkpoint, Keeper
 from .checks import boolean, choice, integer, real
-from .errors import DivergenceWarning, InterruptWarning, InvalidType, InvalidValue, MissingDependency
+from .errors import DivergenceWarning, InterruptWarning, InvalidType, InvalidValue, MissingDependency, Terminated
 from .history import History
-from .intake import source_of, taken_in
+from .intake import source_of, taken_in, why_streamed
 from .network import Network
 from .optimizers import OPTIMIZERS, Optimizer
+from .parallel import Alone
 from .promises import bytes_of
 from .run import Run
+from .sources import Source
 
 Callback = Callable[[Network, History], Any]
 
@@ -45,6 +50,10 @@ def fit(
     patience: int = 10,
     callbacks: Sequence[Callback] = (),
     progress: bool | None = None,
+    checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    retries: int = 0,
+    distributed: bool = False,
 ) -> History:
     """Train a network in place until its loss converges or the epochs are over (equation 9).
 
@@ -53,20 +62,25 @@ def fit(
     epoch before are kept) and on Ctrl-C (after a whole step). An exception from a callback passes through, and the
     network is as its last epoch left it.
 
-    Data that would not fit are read a window of rows at a time, while the steps of the window before run: arrays that
-    are mapped from files, paths of files, and batches. The steps are then those of data in memory to the last bit if
-    the order is: with shuffle=False; or with shuffle=True where one window holds all. Otherwise blocks of rows are read
-    in a drawn order (batches and tables of Arrow in theirs), and rows are shuffled within each window, of as many whole
-    batches as fit 64 MiB. What is not accepted in such data is found when it is read: the network is then as it was
-    before the call.
+    With checkpoints a training that was killed goes on where the newest one was written, and ends with the same
+    parameters and history (but for seconds) as if nothing had happened, to the last bit on the same backend. What was
+    given has to be given again, the data too; epochs, tol, patience, callbacks and the backend may be others. What
+    callbacks remember is theirs to keep. SIGTERM, in the main thread, ends the step, writes a last checkpoint and the
+    process.
+
+    Data that would not fit are read a window of rows at a time, while the steps of the window before run. A window is
+    as many whole batches as fit 64 MiB, and at least one. With shuffle=False the steps are those of data in memory, to
+    the last bit. Else blocks of about 1 MiB are read in a drawn order (batches and tables of Arrow in theirs), and the
+    rows of each window are shuffled. What is not accepted in such data is found when it is read: the network is then
+    as it was before the call.
 
     Args:
         net: the network; its parameters go on from what they are.
-        X: examples (N, n_0), an array, perhaps mapped from a file, or the path of a .npy file. Or a path of a .parquet,
-            .arrow or .feather file, a table or a data set of pyarrow. Or batches: a function that returns an iterator
-            over pairs (X, y) or triples (X, y, sample_weight), or what can be iterated over once an epoch.
+        X: examples (N, n_0): an array, perhaps mapped from a file, or the path of a .npy file. Or the path of a
+            .parquet, .arrow or .feather file, a table or a data set of pyarrow. Or batches: a function that returns an
+            iterator over pairs (X, y) or triples (X, y, sample_weight), or what can be iterated over in every epoch.
         y: class labels 0..n_L-1 (N,) for several outputs, values (N,) for one, or targets (N, n_L), or their path; for
-            tables of Arrow the name of a column, or a list of them; None for batches.
+            tables of Arrow the name of a column, or a list of such; None for batches.
         optimizer: an object of `gpubackprop.optimizers`, or one's name for its defaults.
         epochs: the most passes over the data.
         batch_size: examples in a step; the last batch of an epoch may have fewer.
@@ -80,34 +94,78 @@ def fit(
         patience: epochs without progress after which training stops.
         callbacks: each is called after every epoch as ``callback(net, history)`` and stops training by returning True.
         progress: True shows a bar (tqdm), False does not, None does where tqdm is installed and stderr is a terminal.
+        checkpoint: a folder for checkpoints, written after every epoch, or a `Checkpoint` that says how often.
+        resume: whether to go on from the newest checkpoint in that folder; where there is none, training begins.
+        retries: how many times an epoch that is not finite is repeated, from the parameters and the optimizer's state
+            of its start, at half the rate, which stays so; `History.retried` names the epochs.
+        distributed: whether the processes that `mpiexec` started, each of which calls this with the same arguments,
+            train together: each takes its part of every batch. Rank 0 says how the network begins, has the callbacks,
+            the bar and the warnings, and all end with the same network and history. One process alone trains alone.
 
     Returns:
         The history, with the reason why training stopped.
 
     Raises:
+        Terminated: SIGTERM came; only with checkpoints.
+        CheckpointError: none of the checkpoints can be read.
+        OSError: the folder of the checkpoints cannot be made or read.
         InvalidValue: a shape or a value that is not accepted.
         InvalidType: an argument of a type that is not accepted.
-        MissingDependency: progress=True without tqdm, or Arrow without pyarrow.
-        OutOfMemory: the device cannot hold data or buffers.
+        MissingDependency: progress=True without tqdm, Arrow without pyarrow, or distributed=True without MPI.
+        RanksMissing: MPI knows of another number of ranks than were started.
+        OutOfMemory: the device cannot hold the data, or the buffers of one example.
     """
     net = _network(net)
+    group = parallel.world() if boolean("distributed", distributed) else Alone()
     epochs, patience = integer("epochs", epochs, 1), integer("patience", patience, 1)
     batch_size, shuffle = integer("batch_size", batch_size, 1), boolean("shuffle", shuffle)
     tol = math.nan if tol is None else real("tol", tol, 0.0)
     seed = seed if seed is None else integer("seed", seed, 0)
     rule, calls = _optimizer(optimizer), _callbacks(callbacks)
+    checkpoint, resume, retries = _checkpoint(checkpoint, resume), bool(resume), integer("retries", retries, 0)
+    source, batch_size = _source(X, y, sample_weight, batch_size, checkpoint)
     stream = stream if stream is None else boolean("stream", stream)
-    source = source_of(X, y, sample_weight)
-    batch_size = min(batch_size, source.rows or batch_size)
-    predicted = functools.partial(bytes_of, net.architecture, net.backend, net.precision, rule, batch_size)
-    data, says = taken_in(net, source, batch_size, stream, predicted)
+    training = functools.partial(bytes_of, net.architecture, net.backend, net.precision, rule, batch_size)
+    data, says = taken_in(net, source, batch_size, group.first(why_streamed(net, source, batch_size, stream, training)))
     validation = None if validation_data is None else _validation(net, validation_data)
     history = History(samples=source.rows or 0, backend=net.backend.description, data=says)
-    with _bar(progress, epochs) as show, _interruptible() as interrupted, net.backend.running(net.flops(batch_size)):
-        run = Run(net, *data, rule, batch_size, shuffle, seed)
+    examples = None if validation is None else len(validation[0])
+    settings = (epochs, batch_size, shuffle, repr(tol), patience, examples, retries)
+    told = {
+        "data and settings": (history.samples, *settings),
+        "optimizer": _told(rule),
+        "checkpoint": checkpoint and (str(checkpoint.folder), resume),
+    }
+    drawn_from = group.begun_alike(net, seed, told)
+    with (
+        _interruptible(*(() if checkpoint is None else (signal.SIGTERM,))) as asked,
+        group.warning_once(),
+        _bar(progress if group.rank == 0 else False, epochs) as show,
+        net.backend.running(net.flops(group.most(batch_size))),
+        contextlib.ExitStack() as ends,
+    ):
+        reducer = group.reducer(net.backend, asked)
+        run = Run(net, *data, rule, batch_size, shuffle, drawn_from, repeatable=retries > 0, reducer=reducer)
+        ends.callback(run.close)
+        history.at_once = run.at_once if run.at_once < group.most(batch_size) else None
+        keeper = Keeper(checkpoint, run, history, seed, examples, group)
+        keeper.start(resume)
+        interrupted = reducer.signalled if reducer else asked
         history.stopped_because = _epochs(
-            run, history, epochs, validation, _Patience(tol, patience), calls, show, interrupted
+            run,
+            history,
+            epochs,
+            validation,
+            _Patience(tol, patience),
+            group.led(calls),
+            show,
+            interrupted,
+            retries,
+            keeper,
         )
+        if interrupted() == signal.SIGTERM:
+            group.first(None)  # who ends first ends the others
+            raise Terminated(f"{history.stopped_because}; the last checkpoint is {keeper.newest}")
     return history
 
 
@@ -145,6 +203,14 @@ def _network(net: Any) -> Network:
     return net
 
 
+def _source(X: Any, y: Any, sample_weight: Any, batch_size: int, checkpoint: Any) -> tuple[Source, int]:
+    """Return the data, and the batch size, which is no larger."""
+    source = source_of(X, y, sample_weight)
+    if source.rows is None and checkpoint is not None:
+        raise InvalidValue("checkpoints are for data of a known number of examples, and X is batches: leave them out")
+    return source, min(batch_size, source.rows or batch_size)
+
+
 def _epochs(
     run: Run,
     history: History,
@@ -153,16 +219,21 @@ def _epochs(
     patience: _Patience,
     callbacks: Sequence[Callback],
     show: Callable[[History], None],
-    interrupted: Callable[[], bool],
+    interrupted: Callable[[], int],
+    retries: int,
+    keeper: Keeper,
 ) -> str:
     """Run epochs until something stops them, and record each; return what it was."""
-    for epoch in range(1, epochs + 1):
-        started = time.perf_counter()
-        with run.undone_by_failure():
-            loss = run.epoch(interrupted)
-        if not interrupted():
+    while (reason := history.stopped_because or _finished(history, epochs, patience)) is None:
+        epoch, started = len(history.loss) + 1, time.perf_counter()
+        loss = _steps(run, interrupted, keeper)
+        if not run.begun:  # it is over
             if not run.keep_if_finite(loss):
-                return _diverged(epoch, run.learning_rate)
+                if len(history.retried) >= retries:
+                    return _diverged(epoch, run.learning_rate)
+                history.retried.append(epoch)
+                run.repeat_epoch()
+                continue
             history.loss.append(loss)
             history.samples = run.samples
             if validation is not None:
@@ -173,14 +244,30 @@ def _epochs(
             show(history)
             stops = [callback(run.net, history) for callback in callbacks]
             if any(isinstance(stop, (bool, numpy.bool_)) and stop for stop in stops):
-                return f"a callback stopped it after epoch {epoch}"
-        if interrupted():
+                history.stopped_because = f"a callback stopped it after epoch {epoch}"
+        if interrupted() and history.stopped_because is None:
+            keeper.write()
             run.keep_if_finite(0.0)  # what diverged within the epoch is not kept
-            return _interrupted(epoch)
-        converged = patience.exhausted_by(history)
-        if converged is not None:
-            return converged
-    return f"reached the maximum of {epochs} epochs"
+            return _interrupted(epoch, interrupted())
+        keeper.after_epoch()
+    keeper.write()
+    return reason
+
+
+def _finished(history: History, epochs: int, patience: _Patience) -> str | None:
+    """Return the reason to stop after the epochs that were taken, or None."""
+    reason = patience.exhausted_by(history) if history.loss else None
+    return f"reached the maximum of {epochs} epochs" if reason is None and len(history.loss) >= epochs else reason
+
+
+def _steps(run: Run, interrupted: Callable[[], int], keeper: Keeper) -> float:
+    """Take the steps of an epoch, with the checkpoints that are due within it, until it is over or interrupted."""
+    while True:
+        with run.undone_by_failure():
+            loss = run.epoch(lambda: interrupted() or keeper.due())
+        if not run.begun or interrupted():
+            return loss
+        keeper.write()
 
 
 def _diverged(epoch: int, learning_rate: float) -> str:
@@ -189,7 +276,9 @@ def _diverged(epoch: int, learning_rate: float) -> str:
     return reason
 
 
-def _interrupted(epoch: int) -> str:
+def _interrupted(epoch: int, by: int) -> str:
+    if by == signal.SIGTERM:
+        return f"terminated in epoch {epoch}"
     reason = f"interrupted from the keyboard in epoch {epoch}"
     warnings.warn(f"{reason}; the network is as its last step left it", InterruptWarning, stacklevel=4)
     return reason
@@ -200,15 +289,17 @@ class _Patience:
 
     def __init__(self, tol: float, epochs: int) -> None:
         self.tol, self.epochs = tol, epochs
-        self.best, self.waited = math.inf, 0
+        self.best, self.waited, self.seen = math.inf, 0, 0
 
     def exhausted_by(self, history: History) -> str | None:
-        """Return the reason to stop after the last epoch, or None."""
+        """Return the reason to stop after the last epoch, or None; epochs of before a resumption count."""
         name, losses = (
             ("validation", history.validation_loss) if history.validation_loss else ("training", history.loss)
         )
-        self.waited = 0 if losses[-1] < self.best - self.tol or math.isnan(self.tol) else self.waited + 1
-        self.best = min(self.best, losses[-1])
+        for loss in losses[self.seen :]:
+            self.waited = 0 if loss < self.best - self.tol or math.isnan(self.tol) else self.waited + 1
+            self.best = min(self.best, loss)
+        self.seen = len(losses)
         if self.waited < self.epochs:
             return None
         return f"converged: the {name} loss fell by less than {self.tol:g} in each of the last {self.epochs} epochs"
@@ -225,6 +316,11 @@ def _optimizer(optimizer: Any) -> Optimizer:
     return OPTIMIZERS[choice("optimizer", optimizer, OPTIMIZERS)]()
 
 
+def _told(rule: Optimizer) -> tuple[str, dict[str, float]]:
+    """Return what tells an optimizer from others: its name, and the numbers of its first step."""
+    return type(rule).__name__, rule.hyper(0)
+
+
 def _callbacks(callbacks: Any) -> list[Callback]:
     if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
         raise InvalidType(f"callbacks must be a list of functions callback(net, history), got {callbacks!r}")
@@ -239,25 +335,43 @@ def _validation(net: Network, data: Any) -> tuple[Any, Any, Any]:
     return net._batch(data[0], data[1], None, prefix="validation ")
 
 
+def _checkpoint(checkpoint: Any, resume: Any) -> Checkpoint | None:
+    if boolean("resume", resume) and checkpoint is None:
+        raise InvalidValue("resume=True needs the folder of the checkpoints: checkpoint=...")
+    return checkpoint if checkpoint is None or isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+
+
 @contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a flag, asked between steps; a second one interrupts at once, as usual."""
-    flag = threading.Event()
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or previous in (None, signal.SIG_IGN):
-        # Python gives signals to the main thread alone; what ignores Ctrl-C, or is not Python's to put back, stays
-        yield flag.is_set
-        return
+def _interruptible(*ends: signal.Signals) -> Iterator[Callable[[], int]]:
+    """Turn signals into a number that is asked for between steps.
 
-    def set_flag(number: int, frame: Any) -> None:
-        flag.set()
-        signal.signal(signal.SIGINT, previous)
+    After the first Ctrl-C a second one interrupts at once, as usual.
 
-    signal.signal(signal.SIGINT, set_flag)
+    Args:
+        ends: other signals; they may come several times: launchers send SIGTERM to a process and to its group.
+
+    Yields:
+        A function that returns the highest number of those that came, 0 before the first.
+    """
+    came: list[int] = []
+    previous: dict[signal.Signals, Any] = {}
+
+    def note(number: int, frame: Any) -> None:
+        came.append(number)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, previous[signal.SIGINT])
+
     try:
-        yield flag.is_set
+        for number in (signal.SIGINT, *ends):
+            handler = signal.getsignal(number)
+            # Python gives signals to the main thread alone; what is ignored, or is not Python's to put back, stays
+            if threading.current_thread() is threading.main_thread() and handler not in (None, signal.SIG_IGN):
+                previous[number] = handler
+                signal.signal(number, note)
+        yield lambda: max(came, default=0)
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -280,6 +394,6 @@ def _bar(progress: bool | None, epochs: int) -> Iterator[Callable[[History], Non
             if history.validation_loss:
                 figures["validation"] = f"{history.validation_loss[-1]:.4g}"
             bar.set_postfix(figures)
-            bar.update()
+            bar.update(len(history.loss) - bar.n)
 
         yield show

@@ -42,10 +42,13 @@ class Layout:
 class Workspace:
     """The buffers of a step on N examples; every step overwrites them. Lists are indexed by layer, 1..L.
 
+    The examples may be part of a larger batch, over which the mean is taken: `weigh` is then told of all of it.
+
     Args:
         architecture: of the network whose step it is.
         backend: where the buffers are.
         rows: N, the most examples a step may have.
+        batch: the most examples of the batch that these are part of; N if it is None.
         training: False where only the forward pass and the loss are to run.
         dropout: True where the step has masks.
         shares_penalty: True where the penalty is divided by what the examples of a batch weigh together.
@@ -70,6 +73,7 @@ class Workspace:
         backend: Any,
         rows: int,
         *,
+        batch: int | None = None,
         training: bool = True,
         dropout: bool = False,
         shares_penalty: bool = False,
@@ -90,7 +94,7 @@ class Workspace:
         self.mask: Buffers = [zeros(shapes[l], stored) if dropped[l] else None for l in range(L + 1)]
         self.h: Buffers = [zeros(shapes[l], stored) if dropped[l] else self.a[l] for l in range(L + 1)]
         self.delta: Buffers = [zeros(shapes[l], stored) if l and (training or l == L) else None for l in range(L + 1)]
-        self.weights = [zeros((rows, 1), dtype)]
+        self.weights = zeros((batch or rows, 1), dtype)
         self.y: Any = None
         self.weight: Any = None
         self.value, self.total = zeros((), dtype), zeros((), dtype)
@@ -104,7 +108,7 @@ class Workspace:
             part = copy.copy(self)
             self._part = rows, part
             views: dict[int, Any] = {}  # what is one array stays one
-            for name in ("z", "a", "h", "mask", "delta", "weights"):
+            for name in ("z", "a", "h", "mask", "delta"):
                 buffers = getattr(self, name)
                 views |= {id(b): None if b is None else b[:rows] for b in buffers if id(b) not in views}
                 setattr(part, name, [views[id(b)] for b in buffers])
@@ -121,14 +125,29 @@ class Workspace:
         Returns:
             The workspace of n rows that holds the batch.
         """
-        part = self.first(len(x))
-        part.value, part.total = self.value, self.total
-        part.h[0], part.y = x, y
-        if w is None:
-            part.weight = self._share / len(x)
-            part.l2 = self._lambda / len(x) if self.shares_penalty else self._lambda
-        else:
-            part.weight = part.weights[0]
-            self._backend.mean_weights(w, self._share, part.total, part.weight)
-            part.divisor = part.total if self.shares_penalty else None
-        return part
+        self.weigh(len(x), w)
+        return self.load_part(slice(0, len(x)), x, y)
+
+    def weigh(self, rows: int, w: Any = None) -> None:
+        """Set what each row of a batch counts in its mean: as its sample weights (n, 1) say, or alike."""
+        self._weighed: Any = self._share / rows
+        self._penalty, self._divisor = self._lambda, None
+        if w is not None:
+            self._weighed = self.weights[:rows]
+            self._backend.mean_weights(w, self._share, self.total, self._weighed)
+            self._divisor = self.total if self.shares_penalty else None
+        elif self.shares_penalty:
+            self._penalty = self._lambda / rows
+
+    def load_part(self, part: slice, x: Any, y: Any = None) -> Workspace:
+        """Set part of the batch that was weighed: its examples and targets. The penalty counts with the first row.
+
+        Returns:
+            The workspace of so many rows that holds the part.
+        """
+        ws = self.first(len(x))
+        ws.value, ws.total, ws.divisor = self.value, self.total, self._divisor
+        ws.h[0], ws.y = x, y
+        ws.weight = self._weighed if isinstance(self._weighed, float) else self._weighed[part]
+        ws.l2 = 0.0 if part.start else self._penalty
+        return ws

@@ -3,6 +3,7 @@
 //
 //   mask   (n,)  out: 0 where the number drawn is below `threshold` (in units of 2^-24), else `scale`
 //   first  ()    in: a step; the mask is that of the k-th after it
+//   start        the mask's first number is the start-th that such a generator draws
 //
 // One thread draws the eight numbers of one count: 64-bit word j has number 2j in its lower and 2j + 1 in its upper half.
 #include "walk.cuh"
@@ -24,12 +25,14 @@ __device__ __forceinline__ void philox(Word (&c)[4], Word key0, Word key1) {
 }
 
 extern "C" __global__ void __launch_bounds__(BOUNDS)
-dropout(S* mask, T scale, unsigned threshold, Word key0, Word key1, Word layer, const Index* first, Index k, Index n) {
+dropout(S* mask, T scale, unsigned threshold, Word key0, Word key1, Word layer, const Index* first, Index k, Index start,
+        Index n) {
     const Word step = Word(first[0] + k);
-    const bool vectors = aligned(mask);
+    const Index skipped = start % 8;  // numbers of the first count that lie before the mask's
+    const bool vectors = aligned(mask) && skipped == 0;
     const Index thread = blockIdx.x * (Index)blockDim.x + threadIdx.x, threads = gridDim.x * (Index)blockDim.x;
-    for (Index group = thread; 8 * group < n; group += threads) {
-        Word c[4] = {Word(group) + 1, layer, step, 0};  // NumPy counts up before it draws
+    for (Index group = thread; 8 * group < skipped + n; group += threads) {
+        Word c[4] = {Word(start / 8 + group) + 1, layer, step, 0};  // NumPy counts up before it draws
         philox(c, key0, key1);
         T v[8];
         #pragma unroll
@@ -38,8 +41,10 @@ dropout(S* mask, T scale, unsigned threshold, Word key0, Word key1, Word layer, 
             store(mask + 8 * group, v);
         } else {
             #pragma unroll
-            for (int j = 0; j < 8; ++j)
-                if (8 * group + j < n) mask[8 * group + j] = S(v[j]);
+            for (int j = 0; j < 8; ++j) {
+                const Index i = 8 * group + j - skipped;
+                if (0 <= i && i < n) mask[i] = S(v[j]);
+            }
         }
     }
 }

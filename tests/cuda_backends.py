@@ -33,9 +33,9 @@ class Expressions(CudaBackend):
     def gather(self, x: Any, rows: Any, out: Any) -> None:
         self.xp.take(x, rows, axis=0, out=out)  # CuPy's has no mode
 
-    def draw_mask(self, key: Any, first: Any, k: int, layer: int, rate: float, mask: Any) -> None:
+    def draw_mask(self, key: Any, first: Any, k: int, layer: int, rate: float, mask: Any, start: int = 0) -> None:
         host = numpy.empty(mask.shape, mask.dtype)
-        NumpyBackend.draw_mask(self, key, first, k, layer, rate, host)
+        NumpyBackend.draw_mask(self, key, first, k, layer, rate, host, start)
         mask[...] = self.asarray(host, mask.dtype)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conftest import TOOLS
+from needed_tools import TOOLS
 
 from gpubackprop.backends.kernels import OPTIONS
 

@@ -225,7 +225,7 @@ def _cast(wide: np.ndarray, narrow: np.ndarray, widens: bool) -> None:
     target[...] = source
 
 
-def draw_mask(shape: tuple[int, int], rate: float, first: int = 0, k: int = 0, layer: int = 1) -> Case:
+def draw_mask(shape: tuple[int, int], rate: float, first: int = 0, k: int = 0, layer: int = 1, start: int = 0) -> Case:
     arguments = {
         "key": np.array([2**63 + 11, 2**64 - 3], "uint64"),
         "first": Given(np.array(first), stored=False),
@@ -233,8 +233,9 @@ def draw_mask(shape: tuple[int, int], rate: float, first: int = 0, k: int = 0, l
         "layer": layer,
         "rate": rate,
         "mask": Given(_written(shape)),
+        "start": start,
     }
-    return Case("dropout", "draw_mask", arguments, label=f"{shape}-{rate}-{first}-{k}-{layer}")
+    return Case("dropout", "draw_mask", arguments, label=f"{shape}-{rate}-{first}-{k}-{layer}-{start}")
 
 
 def mean_weights(rows: int) -> Case:
@@ -266,6 +267,7 @@ def shape_cases() -> Iterator[Case]:
         yield from (cast(shape, widens=False), cast(shape, widens=True))
         yield from (gather(shape, 1), gather(shape, 50), mean_weights(shape[0]))
         yield from (draw_mask(shape, 0.25), draw_mask(shape, 0.9, first=2**40, k=5, layer=7), draw_mask(shape, 0.0))
+        yield from (draw_mask(shape, 0.25, start=8 * 2**40), draw_mask(shape, 0.25, start=45))
         n = -(-shape[0] * shape[1] // 16) * 16
         yield from (update(SGD(0.1), n), update(SGD(0.1, momentum=0.9, clip_norm=0.5), n), update(Adam(0.1), n))
         yield update(Adam(0.1, clip_norm=0.125, weight_decay=0.1), n)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -175,6 +176,19 @@ def test_numbers_of_steps_are_the_files() -> None:
         assert _number(said["CPU, of its floor"]) == pytest.approx(1 / pair.cpu.floor.ratio, abs=6e-3)
         assert _number(said["GPU, of its floor"]) == pytest.approx(1 / pair.gpu.floor.ratio, abs=6e-3)
         assert said["fastest peer takes"] == "1.35× PyTorch 2.13.0"
+
+
+def test_a_time_that_says_little_is_called_so() -> None:
+    """One benchmark whose rounds differ by as much as they take, among others that are steady."""
+    first, *others = CPU_ONLY.of("step")
+    noisy = dataclasses.replace(CPU_ONLY, entries=(dataclasses.replace(first, iqr=0.6 * first.seconds), *others))
+    shown = tables.steps(noisy)
+    assert [row[shown.columns.index("CPU")].endswith(", unsteady") for row in shown.rows] == [
+        True,
+        *[False] * len(others),
+    ]
+    assert any(note.startswith("Unsteady: ") for note in shown.notes)
+    assert not any(note.startswith("Unsteady: ") for note in tables.steps(CPU_ONLY).notes)
 
 
 def test_numbers_of_the_other_tables_are_the_files() -> None:

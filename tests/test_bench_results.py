@@ -58,6 +58,15 @@ def test_what_is_kept_of_a_file_reads_the_same_and_names_no_host(tmp_path: Path)
     assert _read(tmp_path, kept) == _read(tmp_path, CONTENT)
 
 
+def test_what_disturbed_the_machine_is_kept_and_told(tmp_path: Path) -> None:
+    content = {**copy.deepcopy(CONTENT), "disturbed": {"test_step[a]": 0.25, "test_step[b]": 1.5}}
+    measured = _read(tmp_path, results.without_details(content))
+    assert measured.disturbed == content["disturbed"]
+    told = dict(tables.heading(measured))["disturbed"]
+    assert told == f"2 of {len(measured.entries)} benchmarks disturbed: others kept up to 1.50 cores busy"
+    assert "disturbed" not in dict(tables.heading(_read(tmp_path, CONTENT)))
+
+
 # -- bad files ---------------------------------------------------------------------------------------------------------
 
 STEP = 0  # index of an entry that has all keys
@@ -70,6 +79,7 @@ FAULTS: dict[str, tuple[tuple[Any, ...], Any, str]] = {  # where, what is put th
     "no machine": (("machine_info",), None, "no `machine_info`"),
     "a machine of another kind": (("machine_info", "cores"), [2], "`cores`"),
     "a date of another kind": (("datetime",), 3, "`datetime`"),
+    "a negative disturbance": (("disturbed",), {"test_step": -0.5}, "disturbed: `test_step`"),
     "an entry of another kind": (("benchmarks", STEP), 7, "entry 1"),
     "no name": (("benchmarks", STEP, "name"), None, "entry 1: there is no `name`"),
     "no times": (("benchmarks", STEP, "stats"), None, "there is no `stats`"),

@@ -24,7 +24,7 @@ import pytest
 import safetensors.numpy
 
 import gpubackprop as gb
-from gpubackprop import storage
+from gpubackprop import container
 from gpubackprop.activations import ACTIVATIONS, Activation
 from gpubackprop.errors import InvalidType, InvalidValue, ModelFileError
 from gpubackprop.losses import LOSSES, Loss
@@ -303,7 +303,7 @@ def test_refused_metadata_leaves_the_old_file(tmp_path: Path) -> None:
     net = _network()
     net.save(tmp_path / "model")
     before = (tmp_path / "model").read_bytes()
-    net.metadata = {"log": "x" * storage._LONGEST}
+    net.metadata = {"log": "x" * container.LONGEST}
     with pytest.raises(InvalidValue, match="at most"):
         net.save(tmp_path / "model")
     net.metadata = {"epochs": 3}  # type: ignore[dict-item]

@@ -14,8 +14,8 @@ import fake_cupy
 import host_cublaslt
 import numpy as np
 import pytest
-from conftest import TOOLS
 from cuda_backends import forget
+from needed_tools import TOOLS
 
 import gpubackprop as gb
 from gpubackprop.backends import cublaslt as bindings
@@ -23,6 +23,7 @@ from gpubackprop.backends import cuda, devices
 from gpubackprop.backends.choices import Choices
 from gpubackprop.backends.cublaslt import COMPUTE_TYPES, DATA_TYPES, EPILOGUES, Kind, Library, Plan
 from gpubackprop.backends.graphs import Beside, Recording
+from gpubackprop.backends.numpy import NumpyBackend
 from gpubackprop.backends.products import Products
 from gpubackprop.errors import CudaLibraryError
 
@@ -225,7 +226,7 @@ def test_what_a_capture_does_not_allow_is_an_error(what: str, graphs: Any) -> No
 
 def test_the_engine_is_said(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert gb.Network([2, 1], backend="cuda").backend.engine == "CUDA graphs, products by cuBLASLt"
-    assert gb.Network([2, 1], backend="numpy").backend.engine == "NumPy calls, recorded in the first step"
+    assert NumpyBackend().engine == "NumPy calls, recorded in the first step"
     monkeypatch.setattr(devices, "_products", lambda cupy: "libcublasLt.so.13: no such file")
     forget()
     net = gb.Network([6, 3], backend="cuda")

@@ -186,9 +186,10 @@ def test_more_elements_than_an_int_counts(monkeypatch: pytest.MonkeyPatch) -> No
 def test_every_operation_with_a_kernel_is_here() -> None:
     own = {name for name, value in vars(CudaBackend).items() if callable(value) and name in vars(NumpyBackend)}
     others = {
-        *("zeros", "asarray", "to_numpy", "running", "synchronize"),  # memory
+        *("zeros", "asarray", "to_numpy", "copy", "running", "synchronize"),  # memory
         *("with_precision", "storage", "narrow", "widen"),  # types, by the kernel of `_cast`
         *("put", "record", "portion", "join", "weight_gradient", "folds"),  # recordings; products alone
+        "reducer",  # NCCL
     }
     operations = {name for name in own - others if name[0] != "_"}
     assert {case.operation for case in SHAPE_CASES} == operations | {"mean_weights", "_cast"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,6 +108,27 @@ def test_another_process_finds_what_was_compiled(command: list[str], tmp_path: P
     assert _compiled(tmp_path) == 1
 
 
+def test_another_process_finds_it_whatever_the_umask(command: list[str], tmp_path: Path) -> None:
+    """Of groups of one user, as many systems have them: files are their group's to write."""
+    before = os.umask(0o002)
+    try:
+        for _ in range(2):
+            assert _bound(Loops(command), DOUBLE) is not None
+    finally:
+        os.umask(before)
+    assert _compiled(tmp_path) == 1
+
+
+def test_a_folder_of_others_is_not_used(command: list[str], tmp_path: Path) -> None:
+    """Whoever may write there may put another file in the place of what was compiled."""
+    folder = tmp_path / "cache" / "loops"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    assert _bound(Loops(command), DOUBLE) is None
+    folder.chmod(0o700)
+    assert _bound(Loops(command), DOUBLE) is not None
+
+
 @pytest.mark.parametrize("damage", ["empty", "writable"])
 def test_what_cannot_be_trusted_is_compiled_anew(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
@@ -124,17 +147,102 @@ def test_what_cannot_be_trusted_is_compiled_anew(
     assert not path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-@pytest.mark.parametrize("given", ["false", "sleep 100", "/nowhere/cc", ""])
+NO_PROGRAM = "no program"
+WRITES_NOTHING = "#!/bin/sh\nexit 0\n"
+SAYS_NOTHING = "#!/bin/sh\nexec sleep 100\n"
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["false", "sleep 100", "/nowhere/cc", "", "cc 'unfinished", NO_PROGRAM, WRITES_NOTHING, SAYS_NOTHING],
+)
 def test_without_a_compiler_numpy_does_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str) -> None:
-    """One that fails, one that takes too long, one that is not there, none."""
+    """One that fails, one that takes too long, one that is not there, none; what is no command, or does not answer."""
     monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(loops, "_SECONDS", 0.2)
+    if given in (NO_PROGRAM, WRITES_NOTHING, SAYS_NOTHING):
+        (tmp_path / "cc").write_text(given)
+        (tmp_path / "cc").chmod(0o755)
+        given = str(tmp_path / "cc")
     monkeypatch.setenv("CC", given)
     backend = NumpyBackend(loops=loops.of_this_machine.__wrapped__())
     x = numpy.array([1.0, 2.0])
     backend._run(DOUBLE, {"x": x}, [x])
     assert x.tolist() == [2.0, 4.0]
     assert not list(tmp_path.rglob("*.so"))
+
+
+def test_a_compiler_that_fails_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take a minute for that each time."""
+    monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", str(tmp_path / "cache"))
+    script = tmp_path / "failing"
+    script.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path / "calls"}\nexit 1\n')
+    script.chmod(0o755)
+    made = Loops([str(script)])
+    assert _bound(made, DOUBLE) is None
+    assert _bound(made, trace(lambda m, x: x * x, ("x",))) is None
+    assert _compiled(tmp_path) == 1
+
+
+def test_what_a_compiler_is_called_in_another_encoding(command: list[str], tmp_path: Path) -> None:
+    script = tmp_path / "latin"
+    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && printf "\\351" || exec {command[0]} "$@"\n')
+    script.chmod(0o755)
+    assert _bound(Loops([str(script)]), DOUBLE) is not None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_arguments_of_a_compiler_change_no_bits(command: list[str], dtype: str) -> None:
+    """-ffast-math would take a quotient for a product, and NaN for something that does not occur."""
+    made, source = Loops([*command, "-ffast-math"]), trace(lambda m, x: m.maximum(x / 3.0, 0.5), ("x",))
+    x = numpy.append(numpy.arange(100.0), numpy.nan).astype(dtype)
+    expected = numpy.maximum(x / x.dtype.type(3), x.dtype.type(0.5))
+    loop = made.bound(source, {"x": x}, [x])
+    assert loop is not None
+    loop()
+    numpy.testing.assert_array_equal(x, expected)
+
+
+def test_a_process_that_forks_while_a_thread_compiles(command: list[str], tmp_path: Path) -> None:
+    """The thread is not in the child, and nobody there ever gives back what it held."""
+    script = tmp_path / "slow"
+    script.write_text(f'#!/bin/sh\ntouch {tmp_path / "begun"}\nsleep 1\nexec {command[0]} "$@"\n')
+    script.chmod(0o755)
+    program = (
+        "import os, pathlib, threading, time, numpy\n"
+        "from gpubackprop.backends.loops import Loops\n"
+        "from gpubackprop.formula import trace\n"
+        f"made, x, begun = Loops([{str(script)!r}]), numpy.ones(3), pathlib.Path({str(tmp_path / 'begun')!r})\n"
+        "def bound(factor):\n"
+        "    return made.bound(trace(lambda m, x: factor(x), ('x',)), {'x': x}, [x])\n"
+        "thread = threading.Thread(target=bound, args=[lambda x: x + x])\n"
+        "thread.start()\n"
+        "while not begun.exists():\n"
+        "    time.sleep(0.01)\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    os._exit(0 if bound(lambda x: x * x) else 1)\n"
+        "thread.join()\n"
+        "for _ in range(300):\n"
+        "    ended, status = os.waitpid(child, os.WNOHANG)\n"
+        "    if ended:\n"
+        "        raise SystemExit(os.waitstatus_to_exitcode(status))\n"
+        "    time.sleep(0.1)\n"
+        "os.kill(child, 9)\n"
+        "raise SystemExit('the child hangs')\n"
+    )
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore::DeprecationWarning",
+            "-c",
+            program,
+        ],  # Python 3.12 warns of forks beside threads
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
 
 
 def test_a_cache_that_cannot_be_written(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,3 +262,12 @@ def test_types_that_differ_have_no_loop(backend: NumpyBackend) -> None:
 def test_where_training_runs_is_told(backend: NumpyBackend) -> None:
     assert "loops of C" in backend.engine
     assert "loops of C" not in NumpyBackend().engine
+
+
+def test_where_training_no_longer_runs_is_not_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of a compiler that turned out to fail."""
+    monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", str(tmp_path))
+    backend, x = NumpyBackend(loops=Loops(["false"])), numpy.ones(2)
+    assert "loops of C" in backend.engine
+    backend._run(DOUBLE, {"x": x}, [x])
+    assert "loops of C" not in backend.engine

@@ -141,7 +141,7 @@ def test_memory_does_not_grow_with_epochs() -> None:
 
     gb.fit(net, X, X[:, :2], epochs=2000, tol=None, callbacks=[measure])
     per_epoch = (blocks[2000] - blocks[1000]) / 1000
-    assert 0 < per_epoch < 2.5  # loss and seconds, the rate being the optimizer's, and less than half a block beside
+    assert 0 < per_epoch < 3.5  # loss, rate and seconds, and less than half a block beside
 
 
 def test_predict_takes_memory_for_its_batch() -> None:

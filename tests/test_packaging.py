@@ -24,6 +24,7 @@ HEAVY = (
     "onnx",
     "pandas",
     "scipy",
+    "skl2onnx",
     "sklearn",
     "threadpoolctl",
     "torch",
@@ -78,7 +79,7 @@ def _contents(wheel: Path) -> set[str]:
 def test_sdist_holds_what_the_tests_need(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    folders = ("benchmarks", "gpubackprop", "kernels", "tests", "tools")
+    folders = ("benchmarks", "examples", "gpubackprop", "kernels", "tests", "tools")
     needed = [path for folder in folders for path in (ROOT / folder).rglob("*")]
     needed += [ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE", "Makefile", "CHANGELOG.md")]
     expected = {str(path.relative_to(ROOT).as_posix()) for path in needed if path.is_file()}

@@ -1,4 +1,4 @@
-"""The performance tables of the README: made from the result files, and stale ones are seen."""
+"""The tables of the README: made from the result files, and stale ones are seen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from gpubackprop.errors import InvalidValue
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EMPTY = "# Title\n\n<!-- begin: performance -->\nold\n<!-- end -->\n\nThe end.\n"
+EMPTY = (
+    "# Title\n\n<!-- begin: performance -->\nold\n<!-- end -->\n\n<!-- begin: parity -->\n<!-- end -->\n\nThe end.\n"
+)
 
 
 def _tool() -> Any:
@@ -43,6 +45,20 @@ def _device_file() -> dict[str, Any]:
     }
 
 
+def _parity_file(*backends: str) -> dict[str, Any]:
+    """Return a file as benchmarks/sklearn_parity.py writes it."""
+    machine = {"cpu": "Made-up CPU", "gpu": None, "numpy": "2.4.6", "scikit_learn": "1.9.1"}
+    return {
+        "machine": {**machine, "date": "2026-01-02T03:04:05+00:00"},
+        "sklearn_parity": [
+            {"backend": backend, "solver": solver, "dtype": dtype, "largest": 1.26e-15}
+            for backend in backends
+            for solver in ("sgd", "lbfgs")
+            for dtype in ("float64", "float32")
+        ],
+    }
+
+
 def test_readme_is_not_stale() -> None:
     """Where this fails: python tools/readme_tables.py."""
     assert readme_tables.rewritten(README, ROOT / "benchmarks" / "results") == README
@@ -61,14 +77,16 @@ def test_one_changed_number_makes_it_stale(tmp_path: Path) -> None:
 def test_only_the_block_is_rewritten(tmp_path: Path) -> None:
     text = readme_tables.rewritten(EMPTY, tmp_path)
     assert text.startswith("# Title\n\n<!-- begin: performance -->\n\nNot yet measured.\n")
-    assert text.endswith("On a GPU: **not yet run on a device**.\n\n<!-- end -->\n\nThe end.\n")
-    with pytest.raises(InvalidValue, match="must have the lines"):
-        readme_tables.rewritten("# Title\n", tmp_path)
+    assert text.endswith("Not yet measured.\n\nOn a GPU: **not yet run on a device**.\n\n<!-- end -->\n\nThe end.\n")
+    assert text.count("On a GPU: **not yet run on a device**.") == 2
+    for name in ("performance", "parity"):
+        with pytest.raises(InvalidValue, match=f"must have the lines <!-- begin: {name} -->"):
+            readme_tables.rewritten(EMPTY.replace(name, "other"), tmp_path)
 
 
 def test_cpu_alone_leaves_the_device_open(tmp_path: Path) -> None:
     bench_files.write(tmp_path / "cpu.json", bench_files.content("numpy"))
-    text = readme_tables.block(tmp_path)
+    text = readme_tables.performance(tmp_path)
     assert text.startswith("Made-up CPU @ 2.50GHz, 2 cores; OpenBLAS 0.3.30, 2 threads; ")
     assert "NumPy 2.4.6; measured 2026-01-02:\n" in text
     assert "**Training steps, SGD, float32**" in text
@@ -78,12 +96,12 @@ def test_cpu_alone_leaves_the_device_open(tmp_path: Path) -> None:
 
 def test_a_device_is_in_the_tables_of_either_program(tmp_path: Path) -> None:
     bench_files.write(tmp_path / "a.json", bench_files.content("numpy", "cuda"))
-    text = readme_tables.block(tmp_path)
+    text = readme_tables.performance(tmp_path)
     assert "not yet" not in text
     assert "| 784-128-10 | rows | from N = 16" in text
     (tmp_path / "a.json").rename(tmp_path / "a.txt")
     bench_files.write(tmp_path / "gpu-steps.json", _device_file())
-    text = readme_tables.block(tmp_path)
+    text = readme_tables.performance(tmp_path)
     assert text.startswith(
         "On a CPU: not yet measured.\n\nMade-up GPU, driver 600.1, for CUDA 13.0; measured 2026-01-02:\n"
     )
@@ -92,16 +110,43 @@ def test_a_device_is_in_the_tables_of_either_program(tmp_path: Path) -> None:
     assert "large" not in text
 
 
-def test_files_of_kernels_have_no_part(tmp_path: Path) -> None:
+def test_distances_from_scikit_learn(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(_parity_file("numpy")), encoding="utf-8")
+    assert readme_tables.parity(tmp_path).splitlines() == [
+        "Made-up CPU; scikit-learn 1.9.1, NumPy 2.4.6; measured 2026-01-02:",
+        "",
+        "| solver | CPU, float64 | CPU, float32 |",
+        "| --- | ---: | ---: |",
+        "| sgd | 1.3e-15 | 1.3e-15 |",
+        "| lbfgs | 1.3e-15 | 1.3e-15 |",
+        "",
+        "On a GPU: **not yet run on a device**.",
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(_parity_file("numpy", "cuda")), encoding="utf-8")
+    text = readme_tables.parity(tmp_path)
+    assert "| solver | CPU, float64 | CPU, float32 | GPU, float64 | GPU, float32 |" in text
+    assert "not yet" not in text
+
+
+@pytest.mark.parametrize("rows", [3, [3], [{"backend": "numpy"}], [{"backend": "abacus"}]])
+def test_foreign_file_of_distances_is_named(tmp_path: Path, rows: Any) -> None:
+    content = {**_parity_file(), "sklearn_parity": rows}
+    (tmp_path / "foreign.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InvalidValue, match=r"foreign\.json: no file of benchmarks/sklearn_parity\.py"):
+        readme_tables.parity(tmp_path)
+
+
+def test_files_of_kernels_and_of_distances_have_no_part(tmp_path: Path) -> None:
     bench_files.write(tmp_path / "gpu.json", {"machine": {}, "kernels": []})
-    assert readme_tables.block(tmp_path) == readme_tables.block(ROOT / "docker")  # which holds no result
+    (tmp_path / "parity.json").write_text(json.dumps(_parity_file("numpy")), encoding="utf-8")
+    assert readme_tables.performance(tmp_path) == readme_tables.performance(ROOT / "docker")  # which holds no result
 
 
 @pytest.mark.parametrize("content", [{}, {"workloads": [{}], "machine": {}}, {"workloads": 3, "machine": None}, []])
 def test_foreign_file_is_named(tmp_path: Path, content: Any) -> None:
     (tmp_path / "foreign.json").write_text(json.dumps(content))
     with pytest.raises(InvalidValue, match=r"foreign\.json"):
-        readme_tables.block(tmp_path)
+        readme_tables.performance(tmp_path)
 
 
 def test_command_rewrites_the_readme(tmp_path: Path) -> None:

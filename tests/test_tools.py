@@ -105,4 +105,7 @@ def test_demo_installs_the_extra(tmp_path: Path, extra: str, installed: str) -> 
     )
     run = _make(tmp_path, "demo", f"PYTHON={fake}")
     assert run.returncode == 0, run.stderr
-    assert log.read_text().splitlines()[-1] == f"-m pip install --quiet --editable {installed}"
+    *_, install, asked, example = log.read_text().splitlines()
+    assert install == f"-m pip install --quiet --editable {installed}"
+    assert "(3, 11)" in asked
+    assert example == "examples/scikit_learn.py"

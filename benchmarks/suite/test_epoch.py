@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from jax_peers import JaxEpochs
 from measuring import Plan, measured
 from own_passes import Epochs
 from sklearn_peers import SklearnEpochs
@@ -17,7 +18,8 @@ CALLED_FOR = 2  # epochs of a call of `fit` at least, where the data are not sen
 @pytest.mark.parametrize("regime", EPOCHS)
 def test_epoch(benchmark: Any, plan: Plan, backend: str, regime: str) -> None:
     workload = suite_workload(regime, "Adam", backend, epochs=True, smoke=plan.smoke)
-    contenders: list[Contender] = [Epochs(backend), TorchEpochs(workload.device), SklearnEpochs()]
+    device = workload.device
+    contenders: list[Contender] = [Epochs(backend), TorchEpochs(device), JaxEpochs(device), SklearnEpochs()]
     flops = EPOCH_BATCHES * workload.flops
     measured(benchmark, plan, "epoch", workload, backend, contenders, flops=flops, epoch=CALLED_FOR)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jax_peers import JaxInference
 from measuring import Plan, measured
 from own_passes import Inference
 from own_steps import BareProducts
@@ -14,7 +15,8 @@ from workloads import Contender, suite_workload
 
 def test_inference(benchmark: Any, plan: Plan, backend: str, regime: str) -> None:
     workload = suite_workload(regime, "SGD", backend, smoke=plan.smoke)
-    peers: list[Contender] = [TorchInference(workload.device), *([SklearnInference()] if backend == "numpy" else [])]
+    peers: list[Contender] = [TorchInference(workload.device), JaxInference(workload.device)]
+    peers += [SklearnInference()] if backend == "numpy" else []
     contenders: list[Contender] = [Inference(backend), BareProducts(backend, backward=False), *peers]
     measured(benchmark, plan, "inference", workload, backend, contenders, flops=workload.forward_flops)
     del benchmark.extra_info["optimizer"]

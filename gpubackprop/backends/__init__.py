@@ -116,7 +116,7 @@ def resolve(name: str | None = None) -> Any:
     device = re.fullmatch(r"cuda(?::([0-9]{1,4}))?", name)
     if device is None:
         raise InvalidValue(f"backend must be {ACCEPTED}, got {name!r}")
-    return devices.cuda_backend(int(device[1] or 0))
+    return devices.cuda_backend(int(device[1]) if device[1] else None)
 
 
 def _of_environment() -> str:

@@ -18,6 +18,7 @@ from .kernels import ROWS_A_THREAD, Kernels, vector
 from .numpy import NumpyBackend
 from .pairs import DevicePair
 from .products import Epilogue, Products, alignments
+from .reducers import NcclReducer, Ranks
 from .sources import ADD, CAST, DROPOUT, GATHER, PENALTY, SUM_ROWS, Source
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ class CudaBackend(NumpyBackend):
         name: "cuda".
         index: number of the device.
         kernels: what the operations launch.
-        engine: how training steps run: from CUDA graphs, or one launch after another, and why.
     """
 
     name = "cuda"
@@ -60,7 +60,12 @@ class CudaBackend(NumpyBackend):
         self._beside = Beside(xp)
         self._pairs: dict[str, Any] = {}
         self._others: dict[str, CudaBackend] = {precision: self}
-        self.engine = GRAPHS if self.products else f"launches one by one, products by CuPy: {products}"
+        self._engine = GRAPHS if self.products else f"launches one by one, products by CuPy: {products}"
+
+    @property
+    def engine(self) -> str:
+        """How training steps run: from CUDA graphs, or one launch after another, and why."""
+        return self._engine
 
     @property
     def description(self) -> str:
@@ -157,6 +162,15 @@ class CudaBackend(NumpyBackend):
         """Return a function that does the work, from a graph from its second call on."""
         return Recording(self.xp, work, self._scratch.all) if self.products else work
 
+    def reducer(self, group: Ranks, asked: Callable[[], int]) -> NcclReducer:
+        """Return what adds up the messages of a group's ranks by NCCL, beside the backward pass."""
+        with self.running(0.0):
+            return NcclReducer(group, asked, self.xp, self._beside)
+
+    def copy(self, x: Any, out: Any) -> None:
+        """out ← x, an array or a number."""
+        out[...] = x
+
     # -- the equations -------------------------------------------------------------------------------------------
 
     def gather(self, x: Any, rows: Any, out: Any) -> None:
@@ -185,7 +199,7 @@ class CudaBackend(NumpyBackend):
             arguments |= {"mask": mask, "h": None if mask is None else h}
         self.kernels.launch(sources.activate(activation), shape, z, arguments)
 
-    def draw_mask(self, key: Any, first: Any, k: int, layer: int, rate: float, mask: Any) -> None:
+    def draw_mask(self, key: Any, first: Any, k: int, layer: int, rate: float, mask: Any, start: int = 0) -> None:
         """Draw a mask of dropout, the one that `NumpyBackend.draw_mask` draws, on the device."""
         arguments = {
             "mask": mask,
@@ -196,6 +210,7 @@ class CudaBackend(NumpyBackend):
             "layer": layer,
             "first": first,
             "k": k,
+            "start": start,
             "n": mask.size,
         }
         self.kernels.launch(DROPOUT, self.kernels.over(mask, 8 // vector(mask)), mask, arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from functools import cache
 from typing import Any
 
@@ -14,9 +15,12 @@ from .cuda import CudaBackend
 from .graphs import Recording
 from .products import Products
 
+# What launchers of MPI tell a process of its number on its machine: Open MPI's, and MPICH's.
+LOCAL_RANK = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID")
 
-def cuda_backend(index: int) -> CudaBackend:
-    """Return the backend of a device.
+
+def cuda_backend(index: int | None) -> CudaBackend:
+    """Return the backend of a device; of None the first, or of several processes under mpiexec each another one's.
 
     Raises:
         BackendUnavailable: it cannot run here, or there is no such device.
@@ -25,6 +29,8 @@ def cuda_backend(index: int) -> CudaBackend:
     if cause is not None:
         raise BackendUnavailable(cause)
     count = _devices()
+    if index is None:
+        index = int(next((os.environ[name] for name in LOCAL_RANK if name in os.environ), 0)) % count
     if index >= count:
         raise BackendUnavailable(
             f"there is no device cuda:{index}: this machine has {count}, cuda:0 to cuda:{count - 1}"

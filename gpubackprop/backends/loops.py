@@ -30,14 +30,15 @@ import numpy
 from ..files import replacing
 from ..formula import COMPARISONS, Trace, c_loop
 from .choices import cache_folder
-from .sources import KERNELS, TYPES
+from .sources import KERNELS
 
 NAME = "gpubackprop_loop"
-DTYPES = "float32", "float64"
+NAMES = {numpy.dtype("float32"): "float", numpy.dtype("float64"): "double"}  # of types in C
 OPERATIONS = {"input", "number", "+", "-", "*", "/", "negative", "abs", "sqrt", "minimum", "maximum", "where"}
 OPERATIONS |= COMPARISONS.keys()
-# No product is contracted with a sum, and nothing else is computed in another way than it is written.
-FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fopenmp-simd", "-shared", "-fPIC")
+# No product is contracted with a sum, and nothing else is computed in another way than it is written, whatever CC says.
+EXACT = ("-fno-fast-math", "-ffp-contract=off", "-fno-math-errno")
+FLAGS = ("-O3", "-march=native", *EXACT, "-fopenmp-simd", "-shared", "-fPIC")
 _PREAMBLE = """\
 #include <stdbool.h>
 #include <tgmath.h>
@@ -52,13 +53,21 @@ class Loops:
 
     Args:
         command: of the compiler, with the arguments that it always takes.
+
+    Attributes:
+        is_broken: whether it has failed, or what it made cannot be kept: no more loops are compiled.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = [*command, *FLAGS]
-        self._bodies: weakref.WeakKeyDictionary[Trace, dict[tuple[frozenset[str], str], Any]]
+        self._bodies: weakref.WeakKeyDictionary[Trace, dict[tuple[frozenset[str], numpy.dtype[Any]], Any]]
         self._bodies = weakref.WeakKeyDictionary()
         self._functions: dict[str, Any] = {}
+        self.is_broken = False
+        self._make_lock()
+        os.register_at_fork(after_in_child=self._make_lock)  # whoever held it, compiling, is not in the child
+
+    def _make_lock(self) -> None:
         self._lock = threading.Lock()
 
     def __str__(self) -> str:
@@ -72,10 +81,10 @@ class Loops:
             inputs: contiguous arrays of one size, or numbers and arrays of no dimension, by name.
             outputs: contiguous arrays of that size, written; each may be one of the inputs.
         """
-        dtype = str(outputs[0].dtype)
+        dtype = outputs[0].dtype
         given = [x if hasattr(x, "dtype") else numpy.array(x, dtype) for x in map(inputs.__getitem__, source.inputs)]
         arrays = [*given, *outputs]
-        if dtype not in DTYPES or any(a.dtype != dtype for a in arrays):
+        if dtype not in NAMES or any(a.dtype != dtype for a in arrays):
             return None
         key = frozenset(name for name, a in zip(source.inputs, given, strict=True) if not a.ndim), dtype
         bodies = self._bodies.setdefault(source, {})
@@ -89,26 +98,40 @@ class Loops:
             _called, function, outputs[0].size, (ctypes.c_void_p * len(arrays))(*map(_address, arrays)), arrays
         )
 
-    def _body(self, source: Trace, scalars: frozenset[str], dtype: str) -> tuple[Any, numpy.ndarray] | None:
+    def _body(
+        self, source: Trace, scalars: frozenset[str], dtype: numpy.dtype[Any]
+    ) -> tuple[Any, numpy.ndarray] | None:
         """Return a compiled loop and its numbers, or None where it calls what is no arithmetic or does not compile."""
         if any(operation not in OPERATIONS for operation, _ in source.values):
             return None
-        text = f"{_PREAMBLE}typedef {TYPES[dtype]} T;\n{_helpers()}{c_loop(NAME, source, scalars)}"
+        text = f"{_PREAMBLE}typedef {NAMES[dtype]} T;\n{_helpers()}{c_loop(NAME, source, scalars)}"
         with self._lock:
             if text not in self._functions:
                 self._functions[text] = self._compiled(text)
         return self._functions[text] and (self._functions[text], numpy.array(source.numbers, dtype))
 
     def _compiled(self, text: str) -> Any:
-        """Return the function of a text: that which an earlier process compiled for such a CPU, or a new one."""
-        digest = hashlib.sha256("\0".join([text, *self._command, _compiler_version(self._command[0]), _cpu()]).encode())
-        path = cache_folder() / "loops" / f"{digest.hexdigest()}.so"
-        function = _loaded(path) if _is_ours(path) else None
-        if function is None:
-            with contextlib.suppress(OSError, subprocess.SubprocessError):
+        """Return the function of a text: that which an earlier process compiled for such a CPU, or a new one.
+
+        A compiler that has failed is not asked again, since it may take its time for that.
+        """
+        if self.is_broken:
+            return None
+        function = None
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            path = cache_folder() / "loops" / f"{self._digest(text)}.so"
+            function = _loaded(path)
+            if function is None:
                 self._compile(text, path)
                 function = _loaded(path)
+        self.is_broken = function is None
         return function
+
+    def _digest(self, text: str) -> str:
+        """Return a name for what becomes of a text here."""
+        digest = hashlib.sha256("\0".join([text, *self._command, _cpu()]).encode(errors="surrogateescape"))
+        digest.update(_compiler_version(self._command[0]))
+        return digest.hexdigest()
 
     def _compile(self, text: str, path: Path) -> None:
         """Compile a text into a file that takes the place of another, which somebody may have loaded."""
@@ -119,6 +142,7 @@ class Loops:
             command = [*self._command, "-o", str(library), str(source), "-lm"]
             subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS, stdin=subprocess.DEVNULL)
             with replacing(path) as file:
+                os.fchmod(file.fileno(), 0o600)  # whatever the umask: else it would not count as ours
                 file.write(library.read_bytes())
 
 
@@ -132,7 +156,9 @@ def _address(a: numpy.ndarray) -> int:
 
 
 def _loaded(path: Path) -> Any:
-    """Return the function in a library, or None where the file is none."""
+    """Return the function in a library, or None where the file is none of ours."""
+    if not _is_ours(path):
+        return None
     try:
         function = ctypes.CDLL(str(path))[NAME]
     except (OSError, AttributeError):
@@ -147,18 +173,19 @@ def _called(function: Any, size: int, addresses: Any, arrays: list[Any]) -> None
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether there is such a file that nobody but this user can have written."""
+    """Return whether there is such a file, in a folder where nobody but this user can have written it or moved it."""
     try:
-        found = path.stat()
+        found = path.stat(), path.parent.stat()
     except OSError:
         return False
-    return found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return all(x.st_uid == os.getuid() and not x.st_mode & (stat.S_IWGRP | stat.S_IWOTH) for x in found)
 
 
 @cache
-def _compiler_version(command: str) -> str:
-    """Return what a compiler says of itself."""
-    return subprocess.run([command, "--version"], capture_output=True, text=True, timeout=_SECONDS, check=False).stdout
+def _compiler_version(command: str) -> bytes:
+    """Return what a compiler says of itself, in whatever encoding."""
+    given = [command, "--version"]
+    return subprocess.run(given, capture_output=True, timeout=_SECONDS, check=False, stdin=subprocess.DEVNULL).stdout
 
 
 @cache
@@ -176,6 +203,9 @@ def _cpu() -> str:
 @cache
 def of_this_machine() -> Loops | None:
     """Return loops by the compiler of this machine, or None where there is none."""
-    command = shlex.split(os.environ.get("CC", "cc"))
+    try:
+        command = shlex.split(os.environ.get("CC", "cc"))
+    except ValueError:  # a quotation that does not end
+        command = []
     found = shutil.which(command[0]) if command else None
     return Loops([found, *command[1:]]) if found and os.name == "posix" else None

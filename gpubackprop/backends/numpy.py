@@ -24,6 +24,7 @@ from .erf import erf
 from .operations import complex_operations, real_operations
 from .pairs import Pair
 from .program import Program, Scratch
+from .reducers import HostReducer, Ranks
 from .tape import Recording, Tape, Taped
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _TINY = 1e-30  # keeps a batch of examples that all weigh nothing from dividing by zero
 _MANY_CALLS = 16  # of a formula, beside which a recording may go over the blocks anew and need not hold every call
 _FEW = 32  # columns of a matrix in whose rows the largest is found faster by columns: 12 → 3 µs for 256 × 10
+_NUMBERS_A_COUNT = 8  # of 24 bits, that Philox 4x64 draws
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector of the CPU
 
 
@@ -50,7 +52,6 @@ class NumpyBackend:
         xp: the array module.
         block: elements to a block of scratch memory; a handful of blocks fit the second-level cache.
         precisions: what `Network` may be given as its precision.
-        engine: how training steps run.
     """
 
     name = "numpy"
@@ -59,7 +60,6 @@ class NumpyBackend:
 
     def __init__(self, xp: Any = numpy, loops: Loops | None = None) -> None:
         self._tape, self._loops = Tape(), loops
-        self.engine = "NumPy calls, recorded in the first step" + (f"; {loops}" if loops else "")
         self.xp = Taped(xp, self._tape) if xp is numpy else xp
         self._operations = {False: real_operations(self.xp), True: complex_operations(xp)}
         self._programs: weakref.WeakKeyDictionary[Trace, dict[tuple[Any, ...], Program]] = weakref.WeakKeyDictionary()
@@ -69,6 +69,12 @@ class NumpyBackend:
     def description(self) -> str:
         """What runs here, in a few words."""
         return f"NumPy {numpy.__version__} on the CPU, {threads.blas_description()}"
+
+    @property
+    def engine(self) -> str:
+        """How training steps run; of loops once they cannot be compiled no more is said."""
+        loops = f"; {self._loops}" if self._loops and not self._loops.is_broken else ""
+        return f"NumPy calls, recorded in the first step{loops}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.description})"
@@ -153,6 +159,14 @@ class NumpyBackend:
         """Return a function that does the work, as often as it is called, on arrays that stay the same."""
         return Recording(self._tape, work)
 
+    def reducer(self, group: Ranks, asked: Callable[[], int]) -> HostReducer:
+        """Return what adds up the messages of a group's ranks, and decides with them whether to stop."""
+        return HostReducer(group, asked, self._tape)
+
+    def copy(self, x: Any, out: Any) -> None:
+        """out ← x, an array or a number."""
+        self.xp.copyto(out, x)
+
     # -- formulas ------------------------------------------------------------------------------------------------
 
     def _run(
@@ -168,7 +182,7 @@ class NumpyBackend:
         if key not in programs:
             spelled = source if "erf" in self._operations[is_complex] else spell_out(source, "erf", erf)
             programs[key] = Program(spelled, overwrites)
-        dtype = {"real": str(outputs[0].dtype), "truth": "bool"}
+        dtype = {"real": outputs[0].dtype, "truth": numpy.dtype(bool)}
 
         def scratch(kind: str, key: Any, size: int) -> Any:
             if kind == "filled":
@@ -183,7 +197,7 @@ class NumpyBackend:
 
     def _temporary(self, name: str, like: Any, shape: tuple[int, ...]) -> Any:
         """Return scratch memory for a row operation, of the type of an array."""
-        return self._scratch.take(self.xp, str(like.dtype), name, int(numpy.prod(shape))).reshape(shape)
+        return self._scratch.take(self.xp, like.dtype, name, math.prod(shape)).reshape(shape)
 
     # -- the equations -------------------------------------------------------------------------------------------
 
@@ -230,7 +244,7 @@ class NumpyBackend:
         if mask is not None:
             self.xp.multiply(a, mask, out=h)
 
-    def draw_mask(self, key: Any, first: Any, k: int, layer: int, rate: float, mask: Any) -> None:
+    def draw_mask(self, key: Any, first: Any, k: int, layer: int, rate: float, mask: Any, start: int = 0) -> None:
         """Draw a mask of dropout: 0 with the probability `rate`, else 1 / (1 − rate).
 
         Every number has its place in the stream of a counter-based generator (Salmon, Moraes, Dror, Shaw 2011), so that
@@ -243,9 +257,10 @@ class NumpyBackend:
             layer: l.
             rate: share of the units to drop.
             mask: (N, n), written.
+            start: place of its first element in the mask of a larger batch, whose rows these are.
         """
         uniform = self._scratch.take(numpy, "float32", "uniform", min(mask.size, self.block))
-        self._tape.do(_draw, key, first, k, layer, rate, mask.reshape(-1), uniform)
+        self._tape.do(_draw, key, first, k, layer, rate, mask.reshape(-1), start, uniform)
 
     def output_delta(
         self,
@@ -400,7 +415,7 @@ class NumpyBackend:
 
     def _bias_gradient(self, delta: Any, db: Any, scale: Any) -> None:
         """(6) db = Σ_rows δ, or with a scale (6, 8) db ← β db + α Σ_rows δ, by a product with ones: twice as fast."""
-        ones = self._scratch.filled(self.xp, str(delta.dtype), 1.0, len(delta))[None]
+        ones = self._scratch.filled(self.xp, delta.dtype, 1.0, len(delta))[None]
         if scale is None:
             self._product(ones, delta, db[None])
         else:
@@ -457,7 +472,7 @@ class NumpyBackend:
 
     def _row_sums(self, x: Any, row: Any) -> None:
         """row = Σ x of each row, as a product with ones: three times as fast."""
-        ones = self._scratch.filled(self.xp, str(x.dtype), 1.0, x.shape[1])
+        ones = self._scratch.filled(self.xp, x.dtype, 1.0, x.shape[1])
         self._product(x, ones[:, None], row)
 
     def _row_maximum(self, z: Any, row: Any) -> None:
@@ -490,10 +505,12 @@ def _gather_sparse(x: Any, rows: Any, out: Any) -> None:
     x[rows].toarray(out=out)
 
 
-def _draw(key: Any, first: Any, k: int, layer: int, rate: float, mask: Any, uniform: Any) -> None:
+def _draw(key: Any, first: Any, k: int, layer: int, rate: float, mask: Any, start: int, uniform: Any) -> None:
     """Draw a mask (n,), as many elements at a time as there is memory for their numbers."""
-    philox = numpy.random.Philox(counter=(0, layer, int(first) + k, 0), key=key)
+    count, skipped = divmod(start, _NUMBERS_A_COUNT)
+    philox = numpy.random.Philox(counter=(count, layer, int(first) + k, 0), key=key)
     generator = numpy.random.Generator(philox)
+    generator.random(skipped, dtype="float32")
     for start in range(0, mask.size, uniform.size):
         part = mask[start : start + uniform.size]
         numbers = uniform[: part.size]

@@ -32,16 +32,16 @@ class Scratch(threading.local):
     """Blocks of memory, by type and number; every thread has its own."""
 
     def __init__(self) -> None:
-        self.blocks: dict[tuple[str, int | str], Any] = {}
+        self.blocks: dict[tuple[Any, int | str], Any] = {}
 
-    def take(self, xp: Any, dtype: str, number: int | str, size: int) -> Any:
+    def take(self, xp: Any, dtype: Any, number: int | str, size: int) -> Any:
         """Return block `number` of a type, cut to `size` elements; it grows when it is too small."""
         block = self.blocks.get((dtype, number))
         if block is None or block.size < size:
             block = self.blocks[dtype, number] = xp.empty(size, dtype)
         return block[:size]
 
-    def filled(self, xp: Any, dtype: str, value: float, size: int) -> Any:
+    def filled(self, xp: Any, dtype: Any, value: float, size: int) -> Any:
         """Return so many elements of one value, not to be written to."""
         key = dtype, f"filled with {value}"
         if key not in self.blocks or self.blocks[key].size < size:

@@ -6,6 +6,7 @@ threadpoolctl sets the number where it is installed (extra ``threads``); without
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from functools import cache
@@ -27,6 +28,11 @@ def _controller() -> Any:
     except ImportError:
         return None
     return ThreadpoolController().select(user_api="blas")
+
+
+def cores() -> int:
+    """Return how many cores of the CPU this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def for_products_of(flops: float) -> contextlib.AbstractContextManager[Any]:

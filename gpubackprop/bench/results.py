@@ -121,6 +121,11 @@ class Entry:
         return (self.what, self.workload, self.row, self.optimizer, self.precision, self.varies)
 
     @property
+    def is_unsteady(self) -> bool:
+        """Whether the middle half of the rounds is spread over more than half of the median, which then says little."""
+        return self.iqr > self.seconds / 2
+
+    @property
     def on(self) -> str:
         """CPU or GPU."""
         return BACKENDS[self.backend]
@@ -135,12 +140,14 @@ class Results:
         machine: facts by name, those of MACHINE that are known.
         date: when it was measured, or "".
         entries: in the file's order.
+        disturbed: benchmarks that ran while other programs kept the machine busy, and how many cores of it.
     """
 
     path: Path
     machine: Mapping[str, str]
     date: str
     entries: tuple[Entry, ...]
+    disturbed: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, *whats: str) -> list[Entry]:
         """Return the entries that measure one of these."""
@@ -198,7 +205,14 @@ def results_of(path: Path, content: dict[str, Any]) -> Results:
     entries = tuple(_entry(value, Path(path), number) for number, value in enumerate(listed, 1))
     if not entries:
         top.place.refuse("it holds no benchmark")
-    return Results(path, _machine(top.object("machine_info")), top.text("datetime")[:10], entries)
+    return Results(
+        path, _machine(top.object("machine_info")), top.text("datetime")[:10], entries, dict(_disturbed(top))
+    )
+
+
+def _disturbed(top: Fields) -> Iterator[tuple[str, float]]:
+    for name, _ in top.children("disturbed"):
+        yield clean(name), top.object("disturbed").positive(name)
 
 
 def _machine(info: Fields) -> dict[str, str]:
@@ -292,4 +306,9 @@ def without_details(content: dict[str, Any]) -> dict[str, Any]:
         }
         for each in content["benchmarks"]
     ]
-    return {"machine_info": machine, "datetime": content.get("datetime"), "benchmarks": benchmarks}
+    return {
+        "machine_info": machine,
+        "datetime": content.get("datetime"),
+        "disturbed": content.get("disturbed", {}),
+        "benchmarks": benchmarks,
+    }

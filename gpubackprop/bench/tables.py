@@ -43,6 +43,13 @@ def missing(results: Results) -> str:
     return "" if len(results.backends) == 2 else NO_CPU if "cuda" in results.backends else NO_GPU
 
 
+_FLOOR = "The floor is the time of the step's bare matrix products by the same library; 100% would reach it."
+_UNSTEADY = (
+    "Unsteady: the middle half of the rounds is spread over more than half of the time. Shares and factors are of "
+    "other rounds, in which all took turns."
+)
+
+
 def steps(results: Results) -> Table:
     """Return the training steps: time, share of the floor, speed-up."""
     sides = [BACKENDS[name] for name in results.backends]
@@ -54,13 +61,16 @@ def steps(results: Results) -> Table:
         cells = [cell for entry in entries for cell in _time_and_share(entry)]
         rows.append((*work_of(pair.either), *cells, *([factor_of(pair.speed_up)] if both else []), _fastest(pair)))
     columns = (*WORK, *headings, *(["speed-up"] if both else []), "fastest peer takes")
-    note = "The floor is the time of the step's bare matrix products by the same library; 100% would reach it."
-    floors = any(entry.floor for entry in results.of("step"))
-    return Table("Training steps", columns, tuple(rows), 3, (note,) if floors else ())
+    floors = [_FLOOR] * any(entry.floor for entry in results.of("step"))
+    doubts = [_UNSTEADY] * any(entry.is_unsteady for entry in results.of("step"))
+    return Table("Training steps", columns, tuple(rows), 3, (*floors, *doubts))
 
 
 def _time_and_share(entry: Entry | None) -> tuple[str, str]:
-    return time_of(entry.seconds if entry else None), share_of(entry.floor.share if entry and entry.floor else None)
+    if entry is None:
+        return NONE, NONE
+    doubt = ", unsteady" if entry.is_unsteady else ""
+    return f"{time_of(entry.seconds)}{doubt}", share_of(entry.floor.share if entry.floor else None)
 
 
 def _fastest(pair: Pair) -> str:
@@ -229,8 +239,18 @@ def heading(results: Results) -> list[tuple[str, str]]:
         "GPU": gpu,
         "versions": ", ".join(versions),
         "measured": results.date,
+        "disturbed": _disturbed(results),
     }
     return [(name, fact) for name, fact in facts.items() if fact]
+
+
+def _disturbed(results: Results) -> str:
+    if not results.disturbed:
+        return ""
+    busy = digits(max(results.disturbed.values()))
+    return (
+        f"{len(results.disturbed)} of {len(results.entries)} benchmarks disturbed: others kept up to {busy} cores busy"
+    )
 
 
 _VERSIONS = {"gpubackprop": "gpubackprop", "numpy": "NumPy", "cupy": "CuPy", "cuda": "CUDA"}

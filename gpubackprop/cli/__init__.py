@@ -7,14 +7,15 @@ import contextlib
 import io
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
-from ..errors import GpubackpropError, InvalidType, InvalidValue, ModelFileError
+from .. import __version__, parallel
+from ..errors import CheckpointError, GpubackpropError, InvalidType, InvalidValue, ModelFileError, Terminated
 from ..optimizers import OPTIMIZERS
-from . import bench, doctor, predict, train
+from . import bench, doctor, launch, predict, train
 from .datasets import NAMED
 from .lines import told
 from .targets import TASKS
@@ -45,15 +46,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments, None for those of the process.
 
     Returns:
-        The exit status: 0, 1 for a failure, 2 for arguments or files that are not accepted, 130 for Ctrl-C.
+        The exit status: 0, 1 for a failure, 2 for arguments or files that are not accepted, 130 for Ctrl-C, 143 where
+        SIGTERM ended a training after its last checkpoint.
     """
     arguments = parser().parse_args(argv)
     try:
         status = arguments.run(arguments)
         sys.stdout.flush()
         return int(status)
-    except (InvalidValue, InvalidType, ModelFileError) as error:
+    except (InvalidValue, InvalidType, ModelFileError, CheckpointError) as error:
         return _complain(error, BAD_INPUT)
+    except Terminated as error:
+        return _complain(error, error.code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing would complain a second time
         return BROKEN_PIPE
@@ -64,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: object, status: int) -> int:
+    if parallel.rank_by_launcher():
+        time.sleep(1.0)  # where all ranks meet the same error, rank 0 says so, and ends the others
     print(f"gpubackprop: error: {told(error)}", file=sys.stderr)
     return status
 
@@ -77,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
     _add_predict(commands)
+    _add_launch(commands)
     _add_bench(commands)
     check = commands.add_parser(
         "doctor", help="say what would run here, and why", description="Say what would run here, and why."
@@ -111,7 +118,33 @@ def _add_train(commands: Any) -> None:
         help="a file's column to predict: its name, or its number from 1 (default: the last)",
     )
     add("--task", choices=TASKS, help="what to do with a file whose targets may be either")
+    add("--checkpoint", metavar="DIR", help="folder for checkpoints, from which --resume goes on (default: none)")
+    add("--checkpoint-every", metavar="N", type=_positive, help="epochs between two checkpoints (default: 1)")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on from the newest checkpoint, if there is one; all other arguments have to be as they were",
+    )
     add.__self__.set_defaults(run=train.train)
+
+
+def _add_launch(commands: Any) -> None:
+    about = "Start several processes that train one network together, each with its part of every batch."
+    add = commands.add_parser("launch", help="train with several processes", description=about).add_argument
+    add("-n", dest="ranks", metavar="N", type=_positive, required=True, help="so many processes; each takes a device")
+    add(
+        "command",
+        metavar="train ... | SCRIPT.py ...",
+        nargs=argparse.REMAINDER,
+        help="what each runs; a script calls fit(..., distributed=True)",
+    )
+    add.__self__.set_defaults(run=_launch)
+
+
+def _launch(arguments: argparse.Namespace) -> None:
+    if arguments.command[:1] == ["train"]:
+        parser().parse_args(arguments.command)  # what is wrong with them is said once
+    launch.launch(arguments)
 
 
 def _add_predict(commands: Any) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import math
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy
 
-from .. import backends
-from ..errors import DivergenceWarning, InterruptWarning, MissingDependency
+from .. import backends, parallel
+from ..checkpoint import Checkpoint
+from ..errors import DivergenceWarning, InterruptWarning, InvalidValue, MissingDependency
 from ..files import replacing
 from ..history import History
 from ..network import Network
@@ -55,7 +57,16 @@ def train(arguments: argparse.Namespace) -> int:
 
     Raises:
         InvalidValue: an argument or the data is not accepted.
+        Terminated: SIGTERM ended a training with checkpoints.
     """
+    _check_checkpoint(arguments)
+    group = parallel.launched()
+    with contextlib.redirect_stdout(None) if group.rank else contextlib.nullcontext():
+        return _train(arguments, group)
+
+
+def _train(arguments: argparse.Namespace, group: parallel.Alone) -> int:
+    """Do so as one of a group, in which rank 0 alone tests, reports and writes."""
     say("backend", backends.resolve(arguments.backend).description)
     data = to_train_on(arguments.data, arguments.target, arguments.task)
     rows, held_out = data.split(arguments.seed)
@@ -66,14 +77,25 @@ def train(arguments: argparse.Namespace) -> int:
     wide = features.needs_float64 or (targets is not None and targets.needs_float64)
     net = _network(arguments, data, len(rows), wide)
     folder = writable(arguments.out or f"{Path(data.name).stem}-model", FILES)
+    if arguments.checkpoint:
+        writable(arguments.checkpoint, [], "--checkpoint")
     say("network", _described(net))
     y = data.y[rows] if targets is None else targets.apply(_as_columns(data.y[rows]), net.dtype)
-    history, status = _fit(net, features.apply(data.X[rows], net.dtype), y, arguments)
+    history, status = _fit(net, features.apply(data.X[rows], net.dtype), y, arguments, distributed=group.size > 1)
+    if group.rank:
+        return int(group.first(None))
     fold(net, features, targets)
     figures = figures_of(data, data.y[held_out], net.predict(data.X[held_out]))
     _report(history, figures, len(held_out))
     _write_files(folder, net, history, figures, data)
-    return status
+    sys.stdout.flush()  # who ends first with another status than 0 ends the others
+    return int(group.first(status))
+
+
+def _check_checkpoint(arguments: argparse.Namespace) -> None:
+    for flag, given in (("--resume", arguments.resume), ("--checkpoint-every", arguments.checkpoint_every)):
+        if given and not arguments.checkpoint:
+            raise InvalidValue(f"{flag} is about the folder that --checkpoint names: name it")
 
 
 def _as_columns(y: numpy.ndarray) -> numpy.ndarray:
@@ -123,7 +145,9 @@ def _described(net: Network) -> str:
     )
 
 
-def _fit(net: Network, X: numpy.ndarray, y: numpy.ndarray, arguments: argparse.Namespace) -> tuple[History, int]:
+def _fit(
+    net: Network, X: numpy.ndarray, y: numpy.ndarray, arguments: argparse.Namespace, distributed: bool
+) -> tuple[History, int]:
     """Train and tell how it goes; return the history and the exit status. Warnings become lines."""
     batch_size = min(arguments.batch_size or (BATCH if len(X) < MANY_ROWS else LARGE_BATCH), len(X))
     steps = math.ceil(len(X) / batch_size)
@@ -134,8 +158,8 @@ def _fit(net: Network, X: numpy.ndarray, y: numpy.ndarray, arguments: argparse.N
         f"{arguments.optimizer}, rate {rate:g} falling to 0, batches of {batch_size}, at most {epochs} epochs",
     )
     bar = bool(sys.stderr and sys.stderr.isatty()) and importlib.util.find_spec("tqdm") is not None
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    folder, every = arguments.checkpoint, arguments.checkpoint_every or 1
+    with _warnings_as_lines() as caught:
         history = fit(
             net,
             X,
@@ -146,11 +170,25 @@ def _fit(net: Network, X: numpy.ndarray, y: numpy.ndarray, arguments: argparse.N
             seed=arguments.seed,
             patience=max(10, epochs // 4),
             callbacks=[] if bar else [_a_line_a_second(epochs)],
+            checkpoint=Checkpoint(folder, every) if folder else None,
+            resume=arguments.resume,
+            distributed=distributed,
         )
-    for warning in caught:
-        print(f"gpubackprop: warning: {warning.message}", file=sys.stderr)
     kinds = {warning.category for warning in caught}
     return history, INTERRUPTED if InterruptWarning in kinds else int(DivergenceWarning in kinds)
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[list[warnings.WarningMessage]]:
+    """Collect warnings, and print a line for each in the end, however that comes."""
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield caught
+    finally:
+        for warning in caught:
+            print(f"gpubackprop: warning: {warning.message}", file=sys.stderr)
 
 
 def _optimizer(name: str, rate: float | None, steps: int) -> tuple[Optimizer, float]:

@@ -3,11 +3,13 @@
 from ..errors import MissingDependency
 
 try:
-    from .estimators import MLPClassifier, MLPRegressor
+    from .classifier import MLPClassifier
+    from .onnx import register_onnx_converters
+    from .regressor import MLPRegressor
 except ImportError as error:
     raise MissingDependency(
         f"gpubackprop.sklearn needs scikit-learn 1.9 (which needs Python 3.11): pip install 'gpubackprop[sklearn]' "
         f"'scikit-learn>=1.9'; the import failed with: {error}"
     ) from error
 
-__all__ = ["MLPClassifier", "MLPRegressor"]
+__all__ = ["MLPClassifier", "MLPRegressor", "register_onnx_converters"]

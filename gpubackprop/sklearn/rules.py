@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy
 
+from ..activations import ACTIVATIONS as OWN_ACTIVATIONS
 from ..activations import Activation
 from ..checks import bounded
-from ..losses import Loss, binary_cross_entropy, cross_entropy
+from ..errors import InvalidValue
+from ..losses import LOSSES as OWN_LOSSES
+from ..losses import Loss, binary_cross_entropy, cross_entropy, poisson
+from ..network import Network
 from ..optimizers import SGD, Adam, Optimizer
 from ..training import _optimizer as as_optimizer
 
@@ -48,7 +52,7 @@ LOSSES = {
         **_EPS,
         name="log_loss",
         loss=lambda m, y, a, eps: -(y * _clipped(m, m.log(a), eps)),
-        loss_prime=lambda m, y, a, eps: -(y / a),
+        loss_prime=lambda m, y, a, eps: cross_entropy.loss_prime(m, y, a),
         canonical_loss=lambda m, y, log_a, eps: -(y * _clipped(m, log_a, eps)),
     ),
     "binary_log_loss": dataclasses.replace(
@@ -57,7 +61,7 @@ LOSSES = {
         name="binary_log_loss",
         over_outputs="sum",
         loss=lambda m, y, a, eps: -(y * _clipped(m, m.log(a), eps) + (1.0 - y) * _clipped(m, m.log(1.0 - a), eps)),
-        loss_prime=lambda m, y, a, eps: (1.0 - y) / (1.0 - a) - y / a,
+        loss_prime=lambda m, y, a, eps: binary_cross_entropy.loss_prime(m, y, a),
         canonical_loss=_binary_log_loss,
     ),
     # It reports the mean over the outputs, and descends along the derivative of the sum.
@@ -71,7 +75,7 @@ LOSSES = {
     "poisson": Loss(
         "half_poisson_deviance",
         _half_deviance,
-        lambda m, y, a: 1.0 - y / a,
+        poisson.loss_prime,
         over_outputs="sum",
         targets="nonnegative",
         canonical=exp,
@@ -86,7 +90,7 @@ def loss_of(loss: str | Loss, output_activation: str | Activation, outputs: int,
 
     Args:
         loss: scikit-learn's name or one of this package, or a row.
-        output_activation: scikit-learn's name of it.
+        output_activation: scikit-learn's name of it, or one of this package, or a row.
         outputs: number of outputs.
         dtype: of the network.
 
@@ -95,7 +99,7 @@ def loss_of(loss: str | Loss, output_activation: str | Activation, outputs: int,
     """
     if isinstance(loss, Loss):
         return loss
-    name = "binary_log_loss" if (loss, output_activation) == ("log_loss", "logistic") else loss
+    name = "binary_log_loss" if loss == "log_loss" and not _row_of(output_activation).rowwise else loss
     if name not in LOSSES:
         return loss
     return _row(name, 1.0 / outputs, float(numpy.finfo(dtype).eps))
@@ -112,6 +116,45 @@ def activation_of(activation: Any) -> Any:
     if isinstance(activation, (list, tuple)):
         return [activation_of(each) for each in activation]
     return ACTIVATIONS.get(activation, activation) if isinstance(activation, str) else activation
+
+
+def _row_of(activation: str | Activation) -> Activation:
+    """Return the row of an activation's name."""
+    known = activation_of(activation)
+    return known if isinstance(known, Activation) else OWN_ACTIVATIONS[known]
+
+
+_RANGES = {"any": (-math.inf, math.inf), "nonnegative": (0.0, math.inf), "fraction": (0.0, 1.0)}
+_Z = numpy.linspace(-40.0, 40.0, 161)[:, None]  # 1 − sigmoid(40) is 4e-18, less than half an ulp of 1: its end is seen
+
+
+def check_output(activation: str | Activation, loss: str | Loss, outputs: int) -> None:
+    """Refuse an output activation whose values a loss cannot take. Those of a row are tried, for it states no range.
+
+    Args:
+        activation: its name, scikit-learn's or this package's, or a row.
+        loss: the loss, a row or a name of this package.
+        outputs: number of outputs.
+
+    Raises:
+        InvalidValue: the two cannot go together; the message says what the loss takes, and what the activation returns.
+    """
+    row, loss = _row_of(activation), loss if isinstance(loss, Loss) else OWN_LOSSES[loss]
+    cannot = f"output_activation {row.name!r} cannot go with the loss {loss.name!r}"
+    if loss.targets == "distribution" and not row.rowwise:
+        raise InvalidValue(f"{cannot}, which takes rows that sum to 1: accepted are None and 'softmax'")
+    if row.rowwise:
+        if outputs == 1 or loss.targets == "fraction":
+            raise InvalidValue(f"{cannot} on {outputs} outputs that are each their own: it returns rows of sum 1")
+        return
+    net = Network([1, 1], output_activation=row, dtype="float64", backend="numpy")
+    net.theta[:2] = 1.0, 0.0
+    a = net.forward(_Z)
+    low, high = _RANGES[loss.targets]
+    if not (low <= a.min() and a.max() <= high):
+        raise InvalidValue(
+            f"{cannot}, which takes outputs from {low:g} to {high:g}: it returns such from {a.min():g} to {a.max():g}"
+        )
 
 
 @dataclass(frozen=True)

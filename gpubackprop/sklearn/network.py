@@ -1,0 +1,100 @@
+"""The network behind an estimator: made of its parameters, kept beside them, and run to predict."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy
+from sklearn.utils.validation import validate_data
+
+from ..activations import identity
+from ..architecture import Architecture
+from ..backends import resolve
+from ..network import PREDICT_ROWS, Network
+from . import rules
+
+NO_WEIGHT = "Weights sum to zero, can't be normalized"  # NumPy's words, by which scikit-learn takes its means
+
+
+class HasNetwork:
+    """Parameters of an estimator as a network, a network's parameters as attributes, and scikit-learn's forward pass.
+
+    `coefs_` and `intercepts_` are the network's own memory on NumPy, and read-only copies elsewhere.
+    """
+
+    def _network_of(self: Any, dtype: str, l2: float = 0.0, backend: str | None = None) -> Network:
+        """Return a network with the estimator's parameters."""
+        output, outputs = self.out_activation_, len(self.intercepts_[-1])
+        architecture = Architecture.checked(
+            sizes=[len(self.coefs_[0]), *map(len, self.intercepts_)],
+            activation=rules.activation_of(self.activation),
+            output_activation=rules.activation_of(output),
+            loss=rules.loss_of(self.loss, output, outputs, dtype),
+            l2=l2,
+            dropout=self.dropout,
+            dtype=dtype,
+        )
+        net = Network.__new__(Network)
+        net._build(architecture, resolve(self.backend if backend is None else backend), self.precision)
+        net._set_parameters(zip(self.coefs_, self.intercepts_, strict=True))
+        return net
+
+    def _adopt(self: Any, net: Network) -> None:
+        """Make a network that of the estimator, and its parameters the attributes: on NumPy they are one memory."""
+        parameters = net._host_parameters()
+        self.coefs_, self.intercepts_ = ([pair[j] for pair in parameters] for j in (0, 1))
+        if net.backend.name != "numpy":  # what is written into a copy would not be seen
+            for x in (*self.coefs_, *self.intercepts_):
+                x.setflags(write=False)
+        self._network = net, self._identity()
+        self.backend_, self.device_ = net.backend.name, net.backend.description
+
+    def _identity(self: Any) -> list[Any]:
+        """Return what a network is made of, to be compared by identity."""
+        return [self.activation, self.out_activation_, *self.coefs_, *self.intercepts_]
+
+    def _current_network(self: Any, dtype: str) -> Network:
+        """Return the network in a type; another one where somebody has set other parameters."""
+        kept, identity = self.__dict__.get("_network", (None, []))
+        now = self._identity()
+        if kept is None or len(now) != len(identity) or any(a is not b for a, b in zip(now, identity, strict=True)):
+            return self._network_of(dtype)
+        return kept if kept.dtype == dtype else kept._copy(kept.backend, dtype)
+
+    def _forward_pass_fast(self: Any, X: Any, check_input: bool = True, logits: bool = False) -> numpy.ndarray:
+        """Return the outputs (N, n_L) of examples (N, n_0), dense or sparse, or what the output activation is given."""
+        if check_input:
+            X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        dtype = str(numpy.result_type(X.dtype, self.coefs_[0].dtype, numpy.float32))
+        net = self._current_network(dtype)
+        net = without_output_activation(net) if logits else net
+        x, rows = examples(net, X), min(PREDICT_ROWS, X.shape[0])
+        if not hasattr(x, "toarray"):
+            return net.backend.to_numpy(net._outputs(x, rows))
+        parts = [x[start : start + rows].toarray() for start in range(0, X.shape[0], rows)]
+        return numpy.concatenate([net._outputs(part, len(part)) for part in parts])
+
+
+def without_output_activation(net: Network) -> Network:
+    """Return a network of the same parameters that returns what the last activation is given."""
+    twin = Network.__new__(Network)
+    rows = (*net.activations[:-1], identity)
+    twin._build(dataclasses.replace(net.architecture, activations=rows), net.backend, net.precision)
+    twin.theta[...] = net.theta
+    return twin
+
+
+def examples(net: Network, X: Any, dense: bool = False) -> Any:
+    """Return examples as the network's steps take them: an array of its backend, or sparse rows on NumPy."""
+    if not hasattr(X, "toarray"):
+        return net.backend.asarray(X, net.dtype)
+    if dense or net.backend.name != "numpy":
+        return net.backend.asarray(X.toarray(), net.dtype)
+    return X.tocsr().astype(net.dtype)
+
+
+def batch(net: Network, X: Any, y: Any, sample_weight: Any, dense: bool = False) -> tuple[Any, Any, Any]:
+    """Return checked examples, targets and weights as the network's steps take them."""
+    w = None if sample_weight is None else net.backend.asarray(sample_weight.reshape(-1, 1), net.dtype)
+    return examples(net, X, dense), net.backend.asarray(y, net.dtype), w

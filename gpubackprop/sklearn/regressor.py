@@ -1,0 +1,130 @@
+"""The regressor: scikit-learn's class, with the parameters that this package adds."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sklearn import neural_network
+from sklearn.utils._param_validation import StrOptions
+
+from ..losses import Loss
+from .base import ADDED, OnNetwork
+
+
+class MLPRegressor(OnNetwork, neural_network.MLPRegressor):  # type: ignore[misc]
+    """scikit-learn's `MLPRegressor`, computed by this package; what is not said here is as it says.
+
+    Attributes:
+        activation: scikit-learn's four, any other name or row of `gpubackprop.activations`, or a list, one per hidden
+            layer.
+        backend: where the network runs: "auto", "numpy", "cuda", "cuda:N", or None for the default
+            (`gpubackprop.set_backend`).
+        precision: of matrix products in float32: "float32", and on CUDA "tf32" or "bfloat16".
+        dropout: share of the hidden units that a training step drops, in [0, 1); not with L-BFGS.
+        optimizer: a name or an object of `gpubackprop.optimizers`, with its own learning rate or schedule, in place of
+            what `solver` and the parameters of the learning rate say; not with L-BFGS.
+        loss: scikit-learn's two, "mae", "huber", "quantile", "mse" or a row of `gpubackprop.losses`.
+        output_activation: a name or a row; None for scikit-learn's, "exp" with the loss "poisson", else "identity".
+        coefs_init: the initial weights, [W_1, ..., W_L] with W_l (n_{l-1}, n_l), in place of those that are drawn; they
+            must fit `hidden_layer_sizes` and the data. None: drawn. What goes on from a fit leaves them out.
+        intercepts_init: the same of the biases, [b_1, ..., b_L] with b_l (n_l,).
+        validation_loss_curve_: loss of X_val after each epoch, without the penalty, where `fit` was given such.
+        backend_: "numpy" or "cuda", what the last fit ran on.
+        device_: the same in words.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **neural_network.MLPRegressor._parameter_constraints,
+        **ADDED,
+        "loss": [StrOptions({"squared_error", "poisson", "mse", "mae", "huber", "quantile"}), Loss],
+    }
+
+    _theirs = neural_network.MLPRegressor
+
+    def __init__(
+        self,
+        loss: Any = "squared_error",
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: Any = "adam",
+        alpha: float = 0.0001,
+        batch_size: Any = "auto",
+        learning_rate: Any = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int = 10,
+        max_fun: int = 15000,
+        backend: Any = None,
+        precision: Any = "float32",
+        dropout: float = 0.0,
+        optimizer: Any = None,
+        output_activation: Any = None,
+        coefs_init: Any = None,
+        intercepts_init: Any = None,
+    ) -> None:
+        super().__init__(
+            loss=loss,
+            hidden_layer_sizes=hidden_layer_sizes,
+            activation=activation,
+            solver=solver,
+            alpha=alpha,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            learning_rate_init=learning_rate_init,
+            power_t=power_t,
+            max_iter=max_iter,
+            shuffle=shuffle,
+            random_state=random_state,
+            tol=tol,
+            verbose=verbose,
+            warm_start=warm_start,
+            momentum=momentum,
+            nesterovs_momentum=nesterovs_momentum,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            n_iter_no_change=n_iter_no_change,
+            max_fun=max_fun,
+        )
+        self.backend = backend
+        self.precision = precision
+        self.dropout = dropout
+        self.optimizer = optimizer
+        self.output_activation = output_activation
+        self.coefs_init = coefs_init
+        self.intercepts_init = intercepts_init
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, *, epochs: int = 1) -> MLPRegressor:
+        """Go on training, for one epoch or for several.
+
+        Args:
+            X: examples (N, n_0), dense or sparse.
+            y: values (N,), or (N, n_L).
+            sample_weight: weights (N,) of the examples, or None.
+            epochs: passes over these examples, each in an order of its own; all are taken, whatever the loss does.
+
+        Returns:
+            The estimator.
+
+        Raises:
+            ValueError: an argument that scikit-learn refuses, or no positive number of epochs.
+            TypeError: epochs is no integer.
+        """
+        with self._taking(epochs):
+            return super().partial_fit(X, y, sample_weight)
