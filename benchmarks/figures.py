@@ -19,13 +19,13 @@ from workloads import Workload
 from gpubackprop.backends import resolve
 
 WHATS = (
-    *("step", "epoch", "epoch with transfer", "inference", "backward", "activation", "loss", "optimizer"),
-    *("scaling", "start-up"),
+    *("step", "epoch", "epoch with transfer", "epoch streamed", "inference", "backward", "activation", "loss"),
+    *("optimizer", "scaling", "start-up"),
 )
 TEXTS = ("what", "workload", "regime", "precision", "optimizer", "row", "varies", "backend", "device")
 NUMBERS = ("rows", "flops", "bytes", "gflops", "gbps", "memory", "memory_predicted")
 OBJECTS = ("sizes", "floor", "peers", "breakdown")
-FLOORS = ("bare products", "copy bandwidth")
+FLOORS = ("bare products", "copy bandwidth", "in memory")
 VARIED = ("rows", "width", "depth")
 PARTS = ("forward", "deltas", "weight gradients", "update", "rest")
 
@@ -66,9 +66,9 @@ def of_entries(entries: Sequence[Entry], flops: float) -> Figures:
     if ours:
         found |= {"flops": flops, "gflops": flops / statistics.median(ours) / 1e9}
     for entry in entries[1:]:
-        if entry.contender.name == "bare products":
+        if entry.contender.name in FLOORS:
             if entry.seconds:
-                found["floor"] = floor("bare products", ours, entry.seconds)
+                found["floor"] = floor(entry.contender.name, ours, entry.seconds)
         else:
             peers[versioned(entry.contender.name)] = _peer(entry, ours)
     return {**found, "peers": peers} if peers else found

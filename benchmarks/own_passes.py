@@ -6,13 +6,16 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy
 from own_steps import OPTIMIZERS, Ours, _without
-from workloads import PASSES, Data, Workload, epoch_data, network
+from workloads import EPOCH_BATCHES, PASSES, STREAMED_BATCHES, STREAMED_WINDOWS, Data, Workload, epoch_data, network
 
 import gpubackprop as gb
+from gpubackprop import streaming
 from gpubackprop.workspace import Workspace
 
 PARTS = {  # of a step: our operations
@@ -50,32 +53,36 @@ class Epochs(_Pass):
     Args:
         backend: "numpy" or "cuda".
         transfer: whether each call is given arrays of the host; else they lie on the backend already.
+        batches: of an epoch.
     """
 
-    def __init__(self, backend: str, transfer: bool = False) -> None:
+    def __init__(self, backend: str, transfer: bool = False, batches: int = EPOCH_BATCHES) -> None:
         super().__init__(backend)
-        self._transfer = transfer
+        self._transfer, self._batches = transfer, batches
 
     def prepare(self, workload: Workload, data: Data) -> None:
         """Make the network, and put the data where they are to be."""
         super().prepare(workload, data)
-        self._x, self._y = epoch_data(data)
+        x, y = epoch_data(data, self._batches)
+        self._data: list[Any] = [x, y]
         if not self._transfer:
-            self._x, self._y = (self._net.backend.asarray(a, str(a.dtype)) for a in (self._x, self._y))
+            self._data = [self._net.backend.asarray(a, str(a.dtype)) for a in (x, y)]
 
     def _fit(self, epochs: int, shuffle: bool) -> gb.History:
         optimizer = OPTIMIZERS[self._workload.optimizer](self._workload.rate)
         return gb.fit(
             self._net,
-            self._x,
-            self._y,
+            *self._data,
             optimizer=optimizer,
             epochs=epochs,
             batch_size=self._workload.rows,
             shuffle=shuffle,
             tol=None,
             progress=False,
+            stream=self.streams,
         )
+
+    streams = False
 
     def loss_curve(self) -> list[float]:
         """Return the mean losses of the first epochs, in order."""
@@ -84,6 +91,44 @@ class Epochs(_Pass):
     def steps(self, k: int) -> None:
         """Go k times over the data."""
         self._fit(k, True)
+
+
+class InMemory(Epochs):
+    """Epochs of as many data as `Streamed` has, on the backend already."""
+
+    name = "in memory"
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(backend, batches=STREAMED_BATCHES)
+
+
+class Streamed(Epochs):
+    """Epochs of data in .npy files, a quarter of them at a time.
+
+    Args:
+        backend: "numpy" or "cuda".
+        folder: for the files.
+    """
+
+    streams = True
+
+    def __init__(self, backend: str, folder: Path) -> None:
+        super().__init__(backend, transfer=True, batches=STREAMED_BATCHES)
+        self._folder = folder
+
+    def prepare(self, workload: Workload, data: Data) -> None:
+        """Make the network, and write the data."""
+        super().prepare(workload, data)
+        paths = [self._folder / name for name in ("x.npy", "y.npy")]
+        for path, array in zip(paths, self._data, strict=True):
+            numpy.save(path, array)
+        self._data = paths
+
+    def _fit(self, epochs: int, shuffle: bool) -> gb.History:
+        sizes, rows = self._workload.sizes, STREAMED_BATCHES * self._workload.rows
+        window = rows // STREAMED_WINDOWS * streaming.bytes_of_row((sizes[0], sizes[-1]), "float32")
+        with mock.patch.object(streaming, "WINDOW_BYTES", window):
+            return super()._fit(epochs, shuffle)
 
 
 class Inference(_Pass):

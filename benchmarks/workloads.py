@@ -46,6 +46,7 @@ DISTINCT = 4  # batches, over which all go again and again
 PASSES = 3  # over these, whose losses are compared: our steps are launched in the first, recorded and then replayed
 CURVE = PASSES * DISTINCT
 EPOCH_BATCHES = 16  # of the suite's epochs
+STREAMED_BATCHES, STREAMED_WINDOWS = 128, 4  # of those that are read from a file: some 80 MB, 20 at a time
 
 # How far the losses of two who do the same may be apart, as a share of the first loss: one that has fallen to nearly
 # nothing is no measure. An operand of p bits is off by at most 2^-p. The outputs depend on 2 L operands, each off on
@@ -223,9 +224,9 @@ def tiled(data: Data, repeats: int) -> tuple[numpy.ndarray, numpy.ndarray]:
     return numpy.tile(data.x, (repeats, 1)), numpy.tile(data.y, repeats)
 
 
-def epoch_data(data: Data) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Return examples and labels of an epoch of EPOCH_BATCHES batches."""
-    return tiled(data, EPOCH_BATCHES // DISTINCT)
+def epoch_data(data: Data, batches: int = EPOCH_BATCHES) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return examples and labels of an epoch of so many batches, a multiple of DISTINCT."""
+    return tiled(data, batches // DISTINCT)
 
 
 def network(workload: Workload, backend: str) -> gb.Network:

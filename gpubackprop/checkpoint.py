@@ -23,6 +23,7 @@ from .files import path_of, remove_temporaries
 from .formula import Row
 from .history import History
 from .run import Run
+from .streaming import Windows
 
 if TYPE_CHECKING:
     from .parallel import Alone
@@ -193,10 +194,10 @@ class Keeper:
             "training": self._agreed,
             "t": run.t,
             "epochs": len(history.loss),
-            "taken": run.taken if run.begun else 0,
+            "taken": run.taken,
             "retried": history.retried,
             "stopped_because": history.stopped_because,
-            "generator": _draws(run)[0],
+            "generator": run.generator,
             "dropout_key": [int(k) for k in run.dropout_key],
         }
 
@@ -210,8 +211,7 @@ class Keeper:
                 epochs, taken = integer("epochs", about["epochs"], 0), integer("taken", about["taken"], 0)
                 key, retried, stopped = _checked(about, run, epochs, taken)
                 validated = epochs if self._agreed["validation_examples"] else 0
-                order = min(file.file.get_slice("order").get_shape()[0], run.windows.capacity) if run.shuffle else 0
-                file.check(_shapes(run, taken, epochs, validated, order))
+                file.check(_shapes(run, taken, epochs, validated))
                 arrays = file.tensors()
                 _check_arrays(arrays)
                 run.rng.bit_generator.state = about["generator"]  # the last thing that may be refused
@@ -219,8 +219,9 @@ class Keeper:
             raise InvalidValue(
                 f"{place} is of a training with {'; '.join(unlike)}: give what that was begun with, or another folder"
             )
-        run.t, run.dropout_key, run.factor = about["t"], key, 0.5 ** len(retried)
-        _put(run, taken, arrays)
+        run.t, run.taken, run.begun, run.dropout_key = about["t"], taken, taken > 0, key
+        run.factor = 0.5 ** len(retried)
+        _put(run, arrays)
         history.retried, history.stopped_because = retried, stopped
         for name in _FIGURES:
             setattr(history, name, arrays[name].tolist())
@@ -244,7 +245,7 @@ def _agreed(run: Run, seed: int | None, validation: int | None) -> dict[str, Any
         "shuffle": run.shuffle,
         "seed": seed,
         "examples": run.windows.rows,
-        "examples_at_once": run.windows.capacity,
+        "rows of a window": run.windows.capacity if run.shuffle and isinstance(run.windows, Windows) else None,
         "sample_weight": run.data[2] is not None,
         "validation_examples": validation,
         "retries": run.kept_slots is not None,
@@ -278,10 +279,9 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any], inside: str = "")
 
 def _checked(about: dict[str, Any], run: Run, epochs: int, taken: int) -> tuple[Any, list[int], str | None]:
     """Return key, repeated epochs and the reason of the end of a checkpoint whose numbers go together."""
-    rows, t = run.windows.rows, integer("t", about["t"], 0)
-    steps = -(-rows // run.batch_size) if rows else max(taken + 1, (t - taken) // max(epochs, 1))
-    if taken >= steps or t != epochs * steps + taken:
-        raise ValueError(f"{t} steps are not {epochs} epochs of {steps} and {taken}")
+    steps = len(run.losses)
+    if taken >= steps or integer("t", about["t"], 0) != epochs * steps + taken:
+        raise ValueError(f"{about['t']!r} steps are not {epochs} epochs of {steps} and {taken}")
     key = numpy.array([integer("dropout_key", k, 0) for k in about["dropout_key"]], numpy.uint64)
     retried = [integer("retried", epoch, 1) for epoch in about["retried"]]
     stopped = about["stopped_because"]
@@ -294,27 +294,19 @@ def _arrays(run: Run, history: History) -> dict[str, numpy.ndarray]:
     """Return what a checkpoint holds in arrays, by name."""
     host = run.net.backend.to_numpy
     arrays = {"theta": run.net.theta, "slots": run.slots}
-    if run.begun:
+    if run.taken:
         arrays |= {"kept": run.kept, "losses": run.losses[: run.taken]}
         if run.data[2] is not None:
             arrays["totals"] = run.totals[: run.taken]
         if run.kept_slots is not None:
             arrays["kept_slots"] = run.kept_slots
     figures = {name: numpy.array(getattr(history, name), "float64") for name in _FIGURES}
-    order = {"order": _draws(run)[1]} if run.shuffle else {}
+    order = {"order": run.order} if run.shuffle and len(run.order) else {}
     return {name: host(x) for name, x in arrays.items()} | order | figures
 
 
-def _draws(run: Run) -> Any:
-    """Return the generator's state and the order from which the epoch under way, or else the next one, is drawn."""
-    return run.drawn_from if run.begun else (run.rng.bit_generator.state, run.order)
-
-
-def _shapes(run: Run, taken: int, epochs: int, validated: int, order: int) -> Shapes:
-    """Return shapes and types of the arrays of a checkpoint: after so many epochs, and steps of the next.
-
-    The order is that of a window, the last of which may have fewer examples.
-    """
+def _shapes(run: Run, taken: int, epochs: int, validated: int) -> Shapes:
+    """Return shapes and types of the arrays of a checkpoint: after so many epochs, and steps of the next."""
     dtype, P = run.net.dtype, run.net.layout.size
     shapes: Shapes = {"theta": ((P,), dtype), "slots": (run.slots.shape, dtype)}
     if taken:
@@ -323,8 +315,8 @@ def _shapes(run: Run, taken: int, epochs: int, validated: int, order: int) -> Sh
             shapes["totals"] = ((taken,), dtype)
         if run.kept_slots is not None:
             shapes["kept_slots"] = (run.slots.shape, dtype)
-    if run.shuffle:
-        shapes["order"] = ((order,), "int64")
+    if run.shuffle and len(run.order):
+        shapes["order"] = ((len(run.order),), "int64")
     shapes |= dict.fromkeys(_FIGURES, ((epochs,), "float64"))
     return shapes | {"validation_loss": ((validated,), "float64")}
 
@@ -339,7 +331,7 @@ def _check_arrays(arrays: dict[str, numpy.ndarray]) -> None:
         raise ValueError("its order is not one of the examples")
 
 
-def _put(run: Run, taken: int, arrays: dict[str, numpy.ndarray]) -> None:
+def _put(run: Run, arrays: dict[str, numpy.ndarray]) -> None:
     """Set the arrays of a run; at the start of an epoch what it keeps is what it has."""
     backend, dtype = run.net.backend, run.net.dtype
     given = {name: backend.asarray(arrays[name], dtype) for name in arrays if name not in ("order", *_FIGURES)}
@@ -347,7 +339,9 @@ def _put(run: Run, taken: int, arrays: dict[str, numpy.ndarray]) -> None:
     run.kept[...] = given.get("kept", given["theta"])
     if run.kept_slots is not None:
         run.kept_slots[...] = given.get("kept_slots", given["slots"])
-    if run.shuffle:
-        run.order = arrays["order"]
-    if taken:
-        run.take_up(taken, given["losses"], given.get("totals"))
+    if run.taken:
+        run.losses[: run.taken] = given["losses"]
+        if "totals" in given:
+            run.totals[: run.taken] = given["totals"]
+    if "order" in arrays:
+        run.order[...] = arrays["order"]

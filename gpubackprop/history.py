@@ -22,8 +22,8 @@ class History:
         retried: epochs, from 1, that were not finite and were repeated at half the rate, once for each time.
         samples: training examples in an epoch; of batches whose number is not known, those of the last.
         backend: what the network ran on.
-        data: where the examples were: "in memory", or read in windows of so many rows, and why.
         at_once: examples that were taken at a time, where memory did not suffice for a batch; None where it did.
+        data: where the examples were: "in memory", or read in windows of so many rows, and why.
         stopped_because: one sentence; None while training runs.
     """
 

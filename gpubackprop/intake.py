@@ -41,27 +41,20 @@ def source_of(X: Any, y: Any, sample_weight: Any) -> Source:
     return Batches(X)
 
 
-def taken_in(
-    net: Network, source: Source, batch_size: int, stream: bool | None, training: Callable[[], int]
-) -> tuple[tuple[Any, Any, Any], str]:
+def taken_in(net: Network, source: Source, batch_size: int, why: str | None) -> tuple[tuple[Any, Any, Any], str]:
     """Return (x, y, w) on the network's backend or (`Windows`, None, None), and one sentence about which and why.
-
-    They are windows where nobody knows how many examples there are, where there is more than one window of them and
-    that is asked for, and, unless it is refused, where all would take more memory than is free.
 
     Args:
         net: the network.
         source: the examples.
         batch_size: N.
-        stream: True, False, or None for what fits.
-        training: returns the bytes that the training takes besides.
+        why: they are read in windows; None where they are not.
 
     Raises:
         InvalidType: something that does not hold numbers.
         InvalidValue: a shape or a value that is not accepted.
         OutOfMemory: the device cannot hold data or windows.
     """
-    why = _why_streamed(net, source, batch_size, stream, training)
     if why is None:
         return net._batch(*source.whole()), IN_MEMORY
     sizes = net.sizes[0], net.sizes[-1]
@@ -72,10 +65,24 @@ def taken_in(
     return (windows, None, None), says
 
 
-def _why_streamed(
+def why_streamed(
     net: Network, source: Source, batch_size: int, stream: bool | None, training: Callable[[], int]
 ) -> str | None:
-    """Return why data are read in windows, or None where they are not."""
+    """Return why data are read in windows, or None where they are not.
+
+    They are where nobody knows how many examples there are, where there is more than one window of them and that is
+    asked for, and, unless it is refused, where all would take more memory than is free.
+
+    Args:
+        net: the network.
+        source: the examples.
+        batch_size: N.
+        stream: True, False, or None for what fits.
+        training: returns the bytes that the training takes besides.
+
+    Raises:
+        InvalidValue: a shape that is not accepted.
+    """
     sizes = net.sizes[0], net.sizes[-1]
     if isinstance(source, Arrays):
         check(source, sizes, with_targets=True)

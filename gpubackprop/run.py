@@ -47,10 +47,10 @@ class Run:
 
     Attributes:
         t: steps taken.
-        begun: whether an epoch is under way.
-        taken: steps taken of it, or of the last one.
-        samples: examples in them.
-        drawn_from: the state of the generator and the order, before anything was drawn for that epoch.
+        begun: whether an epoch is under way, its order drawn.
+        taken: steps taken of it.
+        steps: of an epoch; of batches whose number is not known, of the last one.
+        samples: examples of an epoch, in the same way.
         factor: what the rates of the schedule are multiplied by.
         at_once: examples in the buffers at once. Where memory does not suffice for all that a rank has of a batch, they
             are fewer, and the gradients of parts are added up.
@@ -83,21 +83,17 @@ class Run:
         else:
             seed = int.from_bytes(seed.bytes(8), "little") if net.architecture.dropout else 0
         self.dropout_key = dropout_key(seed)
-        self.shuffle, self.order = shuffle, numpy.arange(min(self.windows.rows or batch_size, self.windows.capacity))
-        self.t, self.begun, self.factor = 0, False, 1.0
-        self.taken = self.samples = 0
-        self.drawn_from: Any = None
-        self._left: Generator[None] | None = None
+        self.shuffle, self.samples = shuffle, self.windows.rows or self.windows.capacity
+        self.t, self.begun, self.taken, self.factor = 0, False, 0, 1.0
+        self._under_way: Generator[None] | None = None
         self._buffers()
         self.kept_slots = self.slots.copy() if repeatable else None
 
     def _buffers(self) -> None:
         """Make what the steps read and write besides the workspace."""
         zeros, dtype, N = self.net.backend.zeros, self.net.dtype, self.batch_size
-        steps, own = (
-            -(-(self.windows.rows or self.windows.capacity) // N),
-            self.reducer.group.most(N) if self.reducer else N,
-        )
+        own = self.reducer.group.most(N) if self.reducer else N
+        self.steps = steps = -(-self.samples // N)
         self.portion = min(steps, self.net.backend.portion(self.net.flops(own)))
         # One batch of all examples in order is the data itself; any other is gathered, to lie where recordings read it.
         streams = isinstance(self.windows, Windows)
@@ -193,80 +189,77 @@ class Run:
     def epoch(self, paused: Callable[[], int]) -> float:
         """Take one step per batch; return the mean loss. Paused between portions, the next call takes up the rest."""
         self.net._narrowed()
-        if self._left is None:
-            self._left = self._epoch(0)
-        self.begun = True
-        for _ in self._left:
-            if paused():
-                return self._mean_loss()
-        self.begun, self._left = False, None
-        return self._mean_loss()
-
-    def _epoch(self, skipped: int) -> Generator[None]:
-        """Take the steps of an epoch but the first so many; yield between portions."""
-        if isinstance(self.rng, numpy.random.Generator):
-            self.drawn_from = self.rng.bit_generator.state, self.order.copy() if self.shuffle else self.order
-        self.taken = self.samples = 0
-        with contextlib.closing(self.windows.epoch(self.rng if self.shuffle else None)) as windows:
-            for window in windows:
-                yield from self._go_through(window, skipped)
-
-    def _go_through(self, window: Window, skipped: int) -> Iterator[None]:
-        """Take the steps of a window but those that are to be skipped; yield between portions."""
-        order, steps = self._drawn(window.rows), -(-window.rows // self.batch_size)
-        first = min(max(skipped - self.taken, 0), steps)
-        self.data, at_once = window.arrays, STEPS_AT_ONCE // self.portion * self.portion
-        self._hold_losses(self.taken + steps)
-        self.taken, self.samples = self.taken + first, self.samples + min(first * self.batch_size, window.rows)
-        done = first
-        for count, rows in self._portions(window.rows, first):
-            if self.taken > skipped:
-                yield
-            k = (done - first) % at_once
-            if k == 0:
-                table = self._table(min(at_once, steps - done))
-            start = done * self.batch_size
-            chosen = None if order is None else order[start : start + count * rows]
-            self._take(window.buffer, chosen, table[k:][:count], rows)
-            done += count
-
-    def _drawn(self, rows: int) -> Any:
-        """Return in which order to go over so many examples, on the backend; None where they need not be gathered."""
-        if len(self.order) != rows:
-            self.order = numpy.arange(rows)
-        if self.shuffle:
-            self.rng.shuffle(self.order)
-        return self.net.backend.asarray(self.order, "int64") if self.gathers else None
-
-    def _hold_losses(self, steps: int) -> None:
-        """Have room for the losses of so many steps of an epoch, twice as much where it was not known."""
-        held = len(self.losses)
-        if steps > held:
-            for name in ("losses", "totals"):
-                room = self.net.backend.zeros(max(steps, 2 * held), self.net.dtype)
-                room[:held] = getattr(self, name)
-                setattr(self, name, room)
-
-    def _portions(self, examples: int, first: int) -> Iterator[tuple[int, int]]:
-        """Go through the portions of a window from a step on: how many steps, on how many rows each."""
-        full, rest = divmod(examples, self.batch_size)
-        for start in range(first, full, self.portion):
-            yield min(self.portion, full - start), self.batch_size
-        if rest and first <= full:
-            yield 1, rest
-
-    def take_up(self, taken: int, losses: Any, totals: Any) -> None:
-        """Have `epoch` take up one of which another run took so many steps, with these losses and sums of weights."""
-        self._hold_losses(taken)
-        self.losses[:taken] = losses
-        if totals is not None:
-            self.totals[:taken] = totals
-        self.begun, self.taken, self._left = True, taken, self._epoch(taken)
+        if self._under_way is None:
+            self._under_way = self._portions_taken(again=self.begun)
+        self.begun, start = True, self.taken
+        for _ in self._under_way:
+            if self.taken > start and paused():
+                return self._mean_loss(self.taken)
+        loss = self._mean_loss(self.steps)
+        self.begun, self.taken, self._under_way = False, 0, None
+        return loss
 
     def close(self) -> None:
-        """Let go of what an epoch that is not to be taken up any more reads."""
-        if self._left is not None:
-            self._left.close()
+        """Leave an epoch that is under way, whose windows are being read."""
+        if self._under_way is not None:
+            self._under_way.close()
+
+    def _portions_taken(self, again: bool) -> Generator[None]:
+        """Take the portions that are left of an epoch, each when the next element is asked for."""
+        a_window = -(-self.windows.capacity // self.batch_size)  # steps
+        before, left = divmod(self.taken, a_window)
+        rng, seen = self.rng if self.shuffle else None, before * self.windows.capacity
+        with contextlib.closing(self.windows.epoch(rng, again, before)) as windows:
+            for window in windows:
+                yield from self._of_window(window, left)
+                left, seen = 0, seen + window.rows
+        if self.windows.rows is None:
+            self.steps, self.samples = self.taken, seen
+
+    def _of_window(self, window: Window, taken: int) -> Iterator[None]:
+        """Take the portions of a window, of which so many steps were taken before."""
+        self.data = window.arrays
+        order = self.net.backend.asarray(window.order, "int64") if self.gathers else None
+        steps, at_once = -(-window.rows // self.batch_size), STEPS_AT_ONCE // self.portion * self.portion
+        self._keep_losses_of(self.taken + steps - taken)
+        first = taken
+        for count, rows in self._portions(window.rows, first):
+            yield
+            k = (taken - first) % at_once
+            if k == 0:
+                table = self._table(min(at_once, steps - taken))
+            self._take(order, table[k:][:count], taken, rows, window.buffer)
+            taken, self.taken = taken + count, self.taken + count
+
+    def _keep_losses_of(self, steps: int) -> None:
+        """Have room for the losses of so many steps of an epoch, and for twice as many where that was not known."""
+        if steps > len(self.losses):
+            for name in ("losses", "totals"):
+                room = self.net.backend.zeros(max(steps, 2 * len(self.losses)), self.net.dtype)
+                room[: self.taken] = getattr(self, name)[: self.taken]
+                setattr(self, name, room)
+
+    def _portions(self, examples: int, taken: int) -> Iterator[tuple[int, int]]:
+        """Go through the portions that are left of a window: how many steps, on how many rows each."""
+        full, rest = divmod(examples, self.batch_size)
+        for start in range(taken, full, self.portion):
+            yield min(self.portion, full - start), self.batch_size
+        if rest:
+            yield 1, rest
+
+    @property
+    def order(self) -> Any:
+        """The order of the examples (M,) in this epoch, or the last; () where they are read in windows."""
+        return self.windows.order
+
+    @order.setter
+    def order(self, order: Any) -> None:
+        self.windows.order = order
+
+    @property
+    def generator(self) -> Any:
+        """The state of the generator from which another run draws what is to come, and the windows of this epoch."""
+        return (self.windows.drawn_from if self.begun else None) or self.rng.bit_generator.state
 
     def _table(self, steps: int) -> Any:
         """Return what the update is given in each of the next steps (steps, its scalars)."""
@@ -280,39 +273,40 @@ class Run:
             return [-h["rate"], self.fold.keeps]
         return [h[name] for name in self.optimizer.scalar_names]
 
-    def _mean_loss(self) -> float:
+    def _mean_loss(self, taken: int) -> float:
         """Return the mean loss of the steps taken in this epoch; NaN where there was none."""
-        losses, _, weights = self.figures_of_steps
+        losses, _, weights = (x[:taken] for x in self.figures_of_steps)
         total = float(weights.sum())
         return float(losses @ weights) / total if total else math.nan
 
     @property
     def figures_of_steps(self) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
         """Loss, examples and their weight in each step of the last epoch; an example has the weight 1 unless told."""
-        counts = numpy.full(self.taken, float(self.batch_size))
-        counts[-1:] -= self.taken * self.batch_size - self.samples
+        counts = numpy.full(self.steps, float(self.batch_size))
+        counts[-1] -= len(counts) * self.batch_size - self.samples
         losses, totals = (
-            self.net.backend.to_numpy(x[: self.taken]).astype("float64") for x in (self.losses, self.totals)
+            self.net.backend.to_numpy(x[: self.steps]).astype("float64") for x in (self.losses, self.totals)
         )
         return losses, counts, counts if self.data[2] is None else totals
 
     # -- its steps -----------------------------------------------------------------------------------------------
 
-    def _take(self, buffer: int, order: Any, hyper: Any, rows: int) -> None:
-        """Take the steps of a portion, one for each row of `hyper`, on examples of a buffer in an order."""
-        backend, count, taken = self.net.backend, len(hyper), self.taken
+    def _take(self, order: Any, hyper: Any, taken: int, rows: int, buffer: int = 0) -> None:
+        """Take the steps of a portion, one for each row of `hyper`, when so many were taken before in this window."""
+        backend, count, start = self.net.backend, len(hyper), taken * self.batch_size
         if order is not None:
-            self.rows = backend.put(self.rows, order)
+            self.rows = backend.put(self.rows, order[start : start + count * rows])
         self.hyper, self.first = backend.put(self.hyper, hyper), backend.put(self.first, self.t)
         if (count, rows, buffer) not in self.recordings:
             self.recordings[count, rows, buffer] = backend.record(functools.partial(self._steps, count, rows))
         self.recordings[count, rows, buffer]()
         if self.reducer:
             self.reducer.agree()
-        self.losses[taken : taken + count] = self.figures[:count, 0]
+        of_epoch = slice(self.taken, self.taken + count)
+        self.losses[of_epoch] = self.figures[:count, 0]
         if self.data[2] is not None:
-            self.totals[taken : taken + count] = self.figures[:count, 1]
-        self.t, self.taken, self.samples = self.t + count, taken + count, self.samples + count * rows
+            self.totals[of_epoch] = self.figures[:count, 1]
+        self.t += count
 
     def _steps(self, count: int, rows: int) -> None:
         for k in range(count):
@@ -381,8 +375,8 @@ class Run:
     def repeat_epoch(self) -> None:
         """Have the epoch just taken, whose parameters were put back, be taken once more, at half the rate."""
         self.slots[...] = self.kept_slots
-        self.rng.bit_generator.state, self.order = self.drawn_from
-        self.t, self.factor = self.t - self.taken, self.factor / 2
+        self.t -= self.steps
+        self.begun, self.factor = True, self.factor / 2
 
     def evaluate(self, x: Any, y: Any, w: Any) -> float:
         """Return the loss of the validation data, of which each rank of a group takes its part."""

@@ -32,11 +32,13 @@ class Window(NamedTuple):
         buffer: which of the buffers they lie in.
         arrays: examples, targets and weights, or None; the first so many rows count.
         rows: so many.
+        order: in which steps go over them (rows,).
     """
 
     buffer: int
     arrays: list[Any]
     rows: int
+    order: Any
 
 
 class Held:
@@ -44,15 +46,25 @@ class Held:
 
     Args:
         arrays: examples, targets and weights, or None.
+
+    Attributes:
+        rows, capacity: M.
+        order: that of the last epoch (M,); the next is drawn by shuffling it.
+        drawn_from: None: what was drawn is in the order.
     """
+
+    drawn_from = None
 
     def __init__(self, arrays: list[Any]) -> None:
         self.arrays = arrays
         self.rows = self.capacity = int(arrays[0].shape[0])
+        self.order: Any = numpy.arange(self.rows)
 
-    def epoch(self, rng: Any) -> Generator[Window]:
-        """Yield the window."""
-        yield Window(0, self.arrays, self.rows)
+    def epoch(self, rng: Any, again: bool, skipped: int) -> Generator[Window]:
+        """Yield the window; for the arguments see `Windows`."""
+        if rng is not None and not again:
+            rng.shuffle(self.order)
+        yield Window(0, self.arrays, self.rows, self.order)
 
 
 class Windows:
@@ -70,6 +82,8 @@ class Windows:
         arrays: those of the first buffer.
         rows: M, or None where it is not known.
         capacity: rows of a window, a multiple of N.
+        order: (), since every window has its own.
+        drawn_from: the state from which the generator drew the last epoch; None before the first.
 
     Raises:
         InvalidValue: a shape that is not accepted.
@@ -89,17 +103,23 @@ class Windows:
         columns = [sizes[0], *([sizes[1]] if loss else []), *([1] if source.weighted else [])]
         self._pair = backend.pair([(self.capacity, n) for n in columns], dtype)
         self._stored = [backend.narrow(self._pair.taken(k)[0]) if loss else None for k in (0, 1)]
-        self.arrays = self._window(0, 0).arrays
+        self.arrays = self._arrays(0)
         for k in (0, 1):
             self._pair.given_back(k)
         self._rest: list[Any] = []
+        self.order: Any = numpy.arange(0)
+        self.drawn_from: Any = None
         self._largest = self._largest_weight()
 
-    def epoch(self, rng: Any) -> Generator[Window]:
+    def epoch(self, rng: Any, again: bool = False, skipped: int = 0) -> Generator[Window]:
         """Go through the windows; each is read by a thread while the one before is being used.
 
         Args:
-            rng: draws the order in which blocks are read, where there is more than one window; None for theirs.
+            rng: draws the order of the blocks, where they can be had in any and there is more than one window, and then
+                that of the rows of each window; None for theirs.
+            again: whether the same is drawn as for the epoch before, or, in a process that has had none, what the
+                generator was about to draw in another.
+            skipped: windows that are passed over.
 
         Yields:
             The windows, each to be used before the next is asked for.
@@ -108,16 +128,23 @@ class Windows:
             InvalidValue: a value that is not accepted.
             InvalidType: something that does not hold numbers.
         """
+        if rng is not None:
+            if again and self.drawn_from is not None:
+                rng.bit_generator.state = self.drawn_from
+            self.drawn_from = rng.bit_generator.state
         blocks, self._rest = self._checked(self._order(rng)), []
         with ThreadPoolExecutor(1) as reader:
             following = reader.submit(self._fill, 0, blocks)
-            for k in itertools.cycle((0, 1)):
-                rows = following.result()
+            for number in itertools.count():
+                k, rows = number % 2, following.result()
                 if not rows:
                     return
                 following = reader.submit(self._fill, 1 - k, blocks)
+                order = numpy.arange(rows) if rng is None else rng.permutation(rows)
                 try:
-                    yield self._window(k, rows)
+                    arrays = self._arrays(k)
+                    if number >= skipped:
+                        yield Window(k, arrays, rows, order)
                 finally:
                     self._pair.given_back(k)
 
@@ -143,13 +170,13 @@ class Windows:
             self._pair.sent(k)
         return filled
 
-    def _window(self, k: int, rows: int) -> Window:
-        """Return what lies in buffer k; for training, examples in the type of storage."""
+    def _arrays(self, k: int) -> list[Any]:
+        """Return what lies in buffer k; for training, examples in the type of storage, and None for no weights."""
         arrays = list(self._pair.taken(k))
         if not self._loss:
-            return Window(k, arrays, rows)
+            return arrays
         x, w = self._backend.narrow(arrays[0], self._stored[k]), arrays[2] if self._source.weighted else None
-        return Window(k, [x, arrays[1], w], rows)
+        return [x, arrays[1], w]
 
     # -- checks --------------------------------------------------------------------------------------------------
 

@@ -22,12 +22,13 @@ from .checkpoint import Checkpoint, Keeper
 from .checks import boolean, choice, integer, real
 from .errors import DivergenceWarning, InterruptWarning, InvalidType, InvalidValue, MissingDependency, Terminated
 from .history import History
-from .intake import source_of, taken_in
+from .intake import source_of, taken_in, why_streamed
 from .network import Network
 from .optimizers import OPTIMIZERS, Optimizer
 from .parallel import Alone
 from .promises import bytes_of
 from .run import Run
+from .sources import Source
 
 Callback = Callable[[Network, History], Any]
 
@@ -68,20 +69,19 @@ def fit(
     callbacks remember is theirs to keep. SIGTERM, in the main thread, ends the step, writes a last checkpoint and the
     process.
 
-    Data that would not fit are read a window of rows at a time, while the steps of the window before run: arrays that
-    are mapped from files, paths of files, and batches. The steps are then those of data in memory to the last bit if
-    the order is: with shuffle=False; or with shuffle=True where one window holds all. Otherwise blocks of rows are read
-    in a drawn order (batches and tables of Arrow in theirs), and rows are shuffled within each window, of as many whole
-    batches as fit 64 MiB. What is not accepted in such data is found when it is read: the network is then as it was
-    before the call.
+    Data that would not fit are read a window of rows at a time, while the steps of the window before run. A window is
+    as many whole batches as fit 64 MiB, and at least one. With shuffle=False the steps are those of data in memory, to
+    the last bit. Else blocks of about 1 MiB are read in a drawn order (batches and tables of Arrow in theirs), and the
+    rows of each window are shuffled. What is not accepted in such data is found when it is read: the network is then
+    as it was before the call.
 
     Args:
         net: the network; its parameters go on from what they are.
-        X: examples (N, n_0), an array, perhaps mapped from a file, or the path of a .npy file. Or a path of a .parquet,
-            .arrow or .feather file, a table or a data set of pyarrow. Or batches: a function that returns an iterator
-            over pairs (X, y) or triples (X, y, sample_weight), or what can be iterated over once an epoch.
+        X: examples (N, n_0): an array, perhaps mapped from a file, or the path of a .npy file. Or the path of a
+            .parquet, .arrow or .feather file, a table or a data set of pyarrow. Or batches: a function that returns an
+            iterator over pairs (X, y) or triples (X, y, sample_weight), or what can be iterated over in every epoch.
         y: class labels 0..n_L-1 (N,) for several outputs, values (N,) for one, or targets (N, n_L), or their path; for
-            tables of Arrow the name of a column, or a list of them; None for batches.
+            tables of Arrow the name of a column, or a list of such; None for batches.
         optimizer: an object of `gpubackprop.optimizers`, or one's name for its defaults.
         epochs: the most passes over the data.
         batch_size: examples in a step; the last batch of an epoch may have fewer.
@@ -112,9 +112,9 @@ def fit(
         OSError: the folder of the checkpoints cannot be made or read.
         InvalidValue: a shape or a value that is not accepted.
         InvalidType: an argument of a type that is not accepted.
-        MissingDependency: progress=True without tqdm, distributed=True without MPI, or Arrow without pyarrow.
+        MissingDependency: progress=True without tqdm, Arrow without pyarrow, or distributed=True without MPI.
         RanksMissing: MPI knows of another number of ranks than were started.
-        OutOfMemory: the device cannot hold the data or a window of them, or the buffers of one example.
+        OutOfMemory: the device cannot hold the data, or the buffers of one example.
     """
     net = _network(net)
     group = parallel.world() if boolean("distributed", distributed) else Alone()
@@ -124,11 +124,10 @@ def fit(
     seed = seed if seed is None else integer("seed", seed, 0)
     rule, calls = _optimizer(optimizer), _callbacks(callbacks)
     checkpoint, resume, retries = _checkpoint(checkpoint, resume), bool(resume), integer("retries", retries, 0)
+    source, batch_size = _source(X, y, sample_weight, batch_size, checkpoint)
     stream = stream if stream is None else boolean("stream", stream)
-    source = source_of(X, y, sample_weight)
-    batch_size = min(batch_size, source.rows or batch_size)
-    predicted = functools.partial(bytes_of, net.architecture, net.backend, net.precision, rule, batch_size)
-    data, says = taken_in(net, source, batch_size, stream, predicted)
+    training = functools.partial(bytes_of, net.architecture, net.backend, net.precision, rule, batch_size)
+    data, says = taken_in(net, source, batch_size, group.first(why_streamed(net, source, batch_size, stream, training)))
     validation = None if validation_data is None else _validation(net, validation_data)
     history = History(samples=source.rows or 0, backend=net.backend.description, data=says)
     examples = None if validation is None else len(validation[0])
@@ -144,29 +143,30 @@ def fit(
         group.warning_once(),
         _bar(progress if group.rank == 0 else False, epochs) as show,
         net.backend.running(net.flops(group.most(batch_size))),
+        contextlib.ExitStack() as ends,
     ):
         reducer = group.reducer(net.backend, asked)
         run = Run(net, *data, rule, batch_size, shuffle, drawn_from, repeatable=retries > 0, reducer=reducer)
-        with contextlib.closing(run):
-            history.at_once = run.at_once if run.at_once < group.most(batch_size) else None
-            keeper = Keeper(checkpoint, run, history, seed, examples, group)
-            keeper.start(resume)
-            interrupted = reducer.signalled if reducer else asked
-            history.stopped_because = _epochs(
-                run,
-                history,
-                epochs,
-                validation,
-                _Patience(tol, patience),
-                group.led(calls),
-                show,
-                interrupted,
-                retries,
-                keeper,
-            )
-            if interrupted() == signal.SIGTERM:
-                group.first(None)  # who ends first ends the others
-                raise Terminated(f"{history.stopped_because}; the last checkpoint is {keeper.newest}")
+        ends.callback(run.close)
+        history.at_once = run.at_once if run.at_once < group.most(batch_size) else None
+        keeper = Keeper(checkpoint, run, history, seed, examples, group)
+        keeper.start(resume)
+        interrupted = reducer.signalled if reducer else asked
+        history.stopped_because = _epochs(
+            run,
+            history,
+            epochs,
+            validation,
+            _Patience(tol, patience),
+            group.led(calls),
+            show,
+            interrupted,
+            retries,
+            keeper,
+        )
+        if interrupted() == signal.SIGTERM:
+            group.first(None)  # who ends first ends the others
+            raise Terminated(f"{history.stopped_because}; the last checkpoint is {keeper.newest}")
     return history
 
 
@@ -202,6 +202,14 @@ def _network(net: Any) -> Network:
     if not isinstance(net, Network):
         raise InvalidType(f"net must be a Network, got {type(net).__name__}")
     return net
+
+
+def _source(X: Any, y: Any, sample_weight: Any, batch_size: int, checkpoint: Any) -> tuple[Source, int]:
+    """Return the data, and the batch size, which is no larger."""
+    source = source_of(X, y, sample_weight)
+    if source.rows is None and checkpoint is not None:
+        raise InvalidValue("checkpoints are for data of a known number of examples, and X is batches: leave them out")
+    return source, min(batch_size, source.rows or batch_size)
 
 
 def _epochs(

@@ -11,10 +11,12 @@ import hashlib
 import sys
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 import gpubackprop as gb
+from gpubackprop import streaming
 from gpubackprop.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 
 RNG = np.random.default_rng(5)
@@ -35,6 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
     "batches of three, then of two": {"optimizer": SGD(0.02, momentum=0.9), "batch_size": 3, "dropout": 0.2},
     "batches of one": {"optimizer": SGD(0.02), "batch_size": 1, "weight": W, "l2": 0.1},
     "all in one batch": {"optimizer": SGD(0.1), "batch_size": 101, "shuffle": False, "l2": 0.1, "weight": W},
+    "windows": {"optimizer": Adam(0.01), "weight": W, "stream": True},
     "validation": {"optimizer": Adam(0.01), "validation_data": (X[:7], Y[:7]), "patience": 1, "tol": 0.02},
     "validation on fewer than all ranks": {"optimizer": SGD(0.1), "validation_data": (X[:1], Y[:1])},
     "a callback that stops": {"optimizer": SGD(0.1), "callbacks": [lambda net, history: len(history.loss) == 2]},
@@ -54,7 +57,8 @@ def trained(case: str, dtype: str, *, distributed: bool, backend: str = "numpy")
     of_network = ("l2", "dropout", "output_activation", "loss")
     network = {name: arguments.pop(name) for name in of_network if name in arguments}
     net = gb.Network([6, 16, 5, 3], activation="tanh", dtype=dtype, backend=backend, **network)
-    return net, gb.fit(net, X, y, sample_weight=weight, distributed=distributed, **arguments)
+    with mock.patch.object(streaming, "WINDOW_BYTES", 1):  # of one batch, where data are read in windows
+        return net, gb.fit(net, X, y, sample_weight=weight, distributed=distributed, **arguments)
 
 
 def figures(net: gb.Network, history: gb.History) -> dict[str, np.ndarray]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,12 +120,10 @@ def test_bits_with_any_optimizer(rule: str, shape: dict[str, Any], monkeypatch: 
     _same(_given(), lambda: _net(**shape), _batches(X, LABELS), None, **arguments)
 
 
-@pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("size", [1, 16, 29, M])
-def test_bits_of_batches(size: int, shuffle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shuffled where one window holds all: each epoch then has the order of data in memory."""
-    _window(monkeypatch, 10 * M if shuffle else 3 * N)
-    _same(_given(), _net, _batches(X, LABELS, size=size), None, shuffle=shuffle)
+def test_bits_of_batches(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    _window(monkeypatch, 3 * N)
+    _same(_given(), _net, _batches(X, LABELS, size=size), None, shuffle=False)
 
 
 def test_weights_of_batches_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_a_list_of_batches_can_be_gone_through_again(monkeypatch: pytest.MonkeyP
 
 
 def test_batches_may_be_fewer_than_a_step_takes() -> None:
-    _same(_given(), _net, _batches(X, LABELS), None, batch_size=500)
+    _same(_given(), _net, _batches(X, LABELS), None, batch_size=500, shuffle=False)
 
 
 def test_columns_first_are_refused_in_files_and_read_from_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,18 +339,94 @@ def test_a_file_that_becomes_shorter(files: dict[str, Path], monkeypatch: pytest
 
 
 def test_ctrl_c_ends_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    _window(monkeypatch, N)
-    threads, asked = threading.active_count(), []
-    net = _net()
-    run = gb.training.Run(
-        net, streaming.Windows(intake.source_of(X, LABELS, None), (6, 3), net.loss, net.backend, "float32", N),
-        None, None, SGD(0.1), N, True, 0,
-    )  # fmt: skip
-    run.epoch(lambda: len(asked) > 4 or bool(asked.append(1)))
-    assert run.taken == 6  # it is not asked before the first
-    assert len(run.figures_of_steps[0]) == 6
-    run.close()
+    _window(monkeypatch, 2 * N)
+    threads, net = threading.active_count(), _net()
+
+    def batches() -> Iterator[Any]:
+        for k, batch in enumerate(_batches(X, LABELS)()):
+            if k == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    with pytest.warns(gb.errors.InterruptWarning, match="in epoch 1"):
+        gb.fit(net, batches, batch_size=N, epochs=50, tol=None)
+    assert np.isfinite(net.theta).all()
     assert threading.active_count() == threads
+
+
+# -- an epoch in parts -------------------------------------------------------------------------------------------------
+
+
+class _Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["array", "path", "table"])
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("steps", [1, 3, 7, 13, 17])
+def test_a_killed_training_goes_on_within_a_window(
+    steps: int, shuffle: bool, kind: str, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, request: Any
+) -> None:
+    """After any step of the first epochs, at the end of a window or within, to the last bit."""
+    _window(monkeypatch, 3 * N)
+    if kind == "table":
+        x, y = request.getfixturevalue("table").select([f"x{k}" for k in range(FEATURES)] + ["label"]), "label"
+    else:
+        x, y = (X if kind == "array" else files["x"]), LABELS
+    arguments = {"stream": True, "shuffle": shuffle, "optimizer": "adam"}
+    theta, losses, _ = _trained(_net(dropout=0.2), x, y, **arguments)
+    folder, taken = files["x"].parent / "checkpoints", []
+    checkpoint = gb.Checkpoint(folder, every_minutes=1e-9)
+    take = gb.training.Run._take
+
+    def killed(self: Any, *portion: Any) -> None:
+        if len(taken) == steps:
+            raise _Killed
+        taken.append(1)
+        take(self, *portion)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gb.training.Run, "_take", killed)
+        with pytest.raises(_Killed):
+            _trained(_net(dropout=0.2), x, y, checkpoint=checkpoint, **arguments)
+    resumed, others, history = _trained(
+        _net(seed=5, dropout=0.2), x, y, checkpoint=checkpoint, resume=True, **arguments
+    )
+    assert (resumed, others) == (theta, losses)
+    assert history.data.startswith("read in windows")
+
+
+def test_an_epoch_that_is_repeated_has_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At half the rate from the start it is the same training: the epoch that failed left nothing."""
+    _window(monkeypatch, 3 * N)
+    epoch, failed = gb.training.Run.epoch, []
+
+    def fails_once(self: Any, paused: Any) -> float:
+        loss = epoch(self, paused)
+        if not failed and not self.begun:
+            failed.append(loss)
+            return float("nan")
+        return loss
+
+    theta, losses, _ = _trained(_net(), X, LABELS, stream=True, optimizer=SGD(0.05))
+    monkeypatch.setattr(gb.training.Run, "epoch", fails_once)
+    repeated, others, history = _trained(_net(), X, LABELS, stream=True, optimizer=SGD(0.1), retries=1)
+    assert history.retried == [1]
+    assert (repeated, others) == (theta, losses)
+
+
+def test_checkpoints_are_not_for_batches(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match="known number of examples"):
+        gb.fit(_net(), _batches(X, LABELS), checkpoint=tmp_path)
+
+
+def test_a_checkpoint_of_other_windows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _window(monkeypatch, 3 * N)
+    _trained(_net(), X, LABELS, stream=True, checkpoint=tmp_path)
+    for rows, stream in ((4 * N, True), (3 * N, False)):
+        _window(monkeypatch, rows)
+        with pytest.raises(InvalidValue, match="rows of a window 48"):
+            _trained(_net(), X, LABELS, stream=stream, checkpoint=tmp_path, resume=True, epochs=4)
 
 
 # -- what is chosen ----------------------------------------------------------------------------------------------------

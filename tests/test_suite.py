@@ -133,8 +133,9 @@ def test_a_backward_pass_that_leaves_something_out_is_seen(need: Any, monkeypatc
     assert off > workloads.LOSS_BOUNDS["float32"]
 
 
-def test_data_that_are_sent_make_no_difference() -> None:
+def test_data_that_are_sent_make_no_difference(tmp_path: Path) -> None:
     assert _off(own_passes.Epochs("numpy", transfer=True), own_passes.Epochs("numpy"), _workload()) == 0.0
+    assert _off(own_passes.Streamed("numpy", tmp_path), own_passes.InMemory("numpy"), _workload()) == 0.0
 
 
 def test_the_backward_pass_is_that_of_the_network() -> None:

@@ -15,11 +15,11 @@ from typing import Any
 from .document import Fields, Place, clean, document, short
 
 WHATS = (
-    *("step", "epoch", "epoch with transfer", "inference", "backward", "activation", "loss", "optimizer"),
-    *("scaling", "start-up"),
+    *("step", "epoch", "epoch with transfer", "epoch streamed", "inference", "backward", "activation", "loss"),
+    *("optimizer", "scaling", "start-up"),
 )
 BACKENDS = {"numpy": "CPU", "cuda": "GPU"}
-FLOORS = PRODUCTS, COPY = "bare products", "copy bandwidth"
+FLOORS = PRODUCTS, COPY, HELD = "bare products", "copy bandwidth", "in memory"
 VARIED = ("rows", "width", "depth")
 PARTS = ("forward", "deltas", "weight gradients", "update", "rest")
 MACHINE = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from .figures import LETTERS, Pair, families, fastest_peer, pairs, slope, upper_half
-from .results import BACKENDS, PARTS, Entry, Results
+from .results import BACKENDS, HELD, PARTS, Entry, Results
 from .shown import COMMON, NONE, Table, digits, factor_of, lean, share_of, size_of, time_of
 
 NO_GPU = "no GPU in this run"
@@ -190,19 +190,30 @@ def rate_of(rate: float | None) -> str:
     return NONE if rate is None else digits(rate)
 
 
+_AROUND_STEPS = ("epoch", "epoch with transfer", "epoch streamed", "inference", "backward", "start-up")
+
+
 def others(results: Results) -> Table:
     """Return epochs, inference, backward passes and start-up."""
     sides = [BACKENDS[name] for name in results.backends]
     both = len(sides) == 2
     rows = []
-    for pair in pairs(results.of("epoch", "epoch with transfer", "inference", "backward", "start-up")):
+    for pair in pairs(results.of(*_AROUND_STEPS)):
         entries = [entry for entry, name in ((pair.cpu, "numpy"), (pair.gpu, "cuda")) if name in results.backends]
         times = (time_of(entry.seconds if entry else None) for entry in entries)
         rows.append(
             (*work_of(pair.either), _measured(pair.either), *times, *([factor_of(pair.speed_up)] if both else []))
         )
     columns = (*WORK, "measured", *sides, *(["speed-up"] if both else []))
-    return Table("Epochs, inference, backward pass, start-up", columns, tuple(rows), 4)
+    return Table("Epochs, inference, backward pass, start-up", columns, tuple(rows), 4, tuple(_streamed(results)))
+
+
+def _streamed(results: Results) -> Iterator[str]:
+    """Say how much longer epochs take whose data are read from a file."""
+    for entry in results.of("epoch streamed"):
+        if entry.floor and entry.floor.name == HELD:
+            factor = factor_of(entry.floor.ratio)
+            yield f"{entry.workload} on the {entry.on}: streamed epochs take {factor} those in memory."
 
 
 def _measured(entry: Entry) -> str:
