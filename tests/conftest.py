@@ -78,6 +78,9 @@ TOOLS = {
     "torch": Tool("PyTorch oracle", partial(_distribution, "torch"), "pip install gpubackprop[oracle]"),
     "scipy": Tool("SciPy oracle", partial(_distribution, "scipy"), "pip install scipy"),
     "hypothesis": Tool("formulas by hypothesis", partial(_distribution, "hypothesis"), "pip install hypothesis"),
+    "array_api_strict": Tool(
+        "array API, strict", partial(_distribution, "array_api_strict"), "pip install array-api-strict"
+    ),
     "cloudpickle": Tool("cloudpickle", partial(_distribution, "cloudpickle"), "pip install cloudpickle"),
     "onnx": Tool("ONNX models", partial(_distribution, "onnx"), "pip install gpubackprop[onnx]"),
     "onnxruntime": Tool("ONNX Runtime", partial(_distribution, "onnxruntime"), "pip install onnxruntime"),

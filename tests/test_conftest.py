@@ -70,7 +70,7 @@ def test_unknown_tool_is_an_error(session: pytest.Pytester) -> None:
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
         [
-            "*--require knows torch, scipy, hypothesis, cloudpickle, onnx, onnxruntime, host, compile, sass, cublaslt, "
-            "nvcc, chromium, cuda; not hots"
+            "*--require knows torch, scipy, hypothesis, array_api_strict, cloudpickle, onnx, onnxruntime, host, "
+            "compile, sass, cublaslt, nvcc, chromium, cuda; not hots"
         ]
     )
