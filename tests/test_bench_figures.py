@@ -200,7 +200,7 @@ def test_numbers_of_the_other_tables_are_the_files() -> None:
 
 
 def test_rows_around_the_step_say_what_was_measured() -> None:
-    table = _table(BOTH, "Epochs, inference, backward pass, start-up, SGD, float32")
+    table = _table(BOTH, "Epochs, inference, backward pass, start-up, ranks, SGD, float32")
     measured = ["epoch", "epoch with transfer", "inference", "backward", "start-up, import"]
     assert _column(table, "measured") == measured
     assert table.rows[-1] == ("784-128-10, N 64", "start-up, import", "180 ms", "180 ms", "1.00×")

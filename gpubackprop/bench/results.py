@@ -16,7 +16,7 @@ from .document import Fields, Place, clean, document, short
 
 WHATS = (
     *("step", "epoch", "epoch with transfer", "inference", "backward", "activation", "loss", "optimizer"),
-    *("scaling", "start-up"),
+    *("scaling", "start-up", "step on ranks"),
 )
 BACKENDS = {"numpy": "CPU", "cuda": "GPU"}
 FLOORS = PRODUCTS, COPY = "bare products", "copy bandwidth"

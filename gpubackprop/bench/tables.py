@@ -181,18 +181,18 @@ def rate_of(rate: float | None) -> str:
 
 
 def others(results: Results) -> Table:
-    """Return epochs, inference, backward passes and start-up."""
+    """Return epochs, inference, backward passes, start-up and steps on ranks."""
     sides = [BACKENDS[name] for name in results.backends]
     both = len(sides) == 2
     rows = []
-    for pair in pairs(results.of("epoch", "epoch with transfer", "inference", "backward", "start-up")):
+    for pair in pairs(results.of("epoch", "epoch with transfer", "inference", "backward", "start-up", "step on ranks")):
         entries = [entry for entry, name in ((pair.cpu, "numpy"), (pair.gpu, "cuda")) if name in results.backends]
         times = (time_of(entry.seconds if entry else None) for entry in entries)
         rows.append(
             (*work_of(pair.either), _measured(pair.either), *times, *([factor_of(pair.speed_up)] if both else []))
         )
     columns = (*WORK, "measured", *sides, *(["speed-up"] if both else []))
-    return Table("Epochs, inference, backward pass, start-up", columns, tuple(rows), 4)
+    return Table("Epochs, inference, backward pass, start-up, ranks", columns, tuple(rows), 4)
 
 
 def _measured(entry: Entry) -> str:
