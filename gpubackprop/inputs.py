@@ -153,8 +153,8 @@ def host(x: Any, name: str) -> numpy.ndarray:
     Raises:
         InvalidType: not numbers.
     """
-    array = _array(_detached(x, name), name)
-    return array.get() if hasattr(array, "get") else array
+    found = array(_detached(x, name), name)
+    return found.get() if hasattr(found, "get") else found
 
 
 def _detached(x: Any, name: str) -> Any:

@@ -30,6 +30,14 @@ AT_MOST = 5.0  # seconds until a job has ended, once one of its ranks has
 BOUNDS = {"float64": 1e-12, "float32": 1e-5}
 
 
+def job_of(command: list[str], environment: dict[str, str]) -> dict[str, np.ndarray]:
+    """Run ranks to their end; return the arrays in the file that their last argument names."""
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    with np.load(command[-1]) as found:
+        return dict(found)
+
+
 @pytest.fixture(autouse=True)
 def mpi(need: Any) -> None:
     need("mpi")
@@ -45,11 +53,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[st
     @cache
     def on(count: int) -> dict[str, np.ndarray]:
         path = tmp_path_factory.mktemp("ranks") / "found.npz"
-        command = [*LAUNCH, str(count), str(HERE / "ranks.py"), str(path)]
-        run = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
-        assert run.returncode == 0, run.stderr
-        with np.load(path) as found:
-            return dict(found)
+        return job_of([*LAUNCH, str(count), str(HERE / "ranks.py"), str(path)], ENVIRONMENT)
 
     return on
 
