@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..activations import ACTIVATIONS, Activation
@@ -125,7 +124,7 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
         for name in ("coefs", "intercepts"):
             given = getattr(self, f"{name}_init")
             if given is not None:
-                initial = _initial(f"{name}_init", given, getattr(self, f"{name}_"))
+                initial = rules.initial(f"{name}_init", given, getattr(self, f"{name}_"))
                 setattr(self, f"{name}_", initial)
                 setattr(self, f"_best_{name}", [x.copy() for x in initial])
 
@@ -236,19 +235,3 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
         except BackendUnavailable as error:
             warnings.warn(f"{error}; this {type(self).__name__} runs on NumPy", RuntimeWarning, stacklevel=2)
             settle(self._network_of(self._dtype, backend="numpy"))
-
-
-def _initial(name: str, given: Any, drawn: list[numpy.ndarray]) -> list[numpy.ndarray]:
-    """Return what was given in place of the parameters that were drawn, checked, in their type."""
-    shapes = [x.shape for x in drawn]
-    checked = [
-        check_array(x, dtype=drawn[0].dtype, ensure_2d=False, allow_nd=True, input_name=f"{name}[{l}]")
-        for l, x in enumerate(given)
-    ]
-    if [x.shape for x in checked] != shapes:
-        got = ", ".join(str(x.shape) for x in checked)
-        raise ValueError(
-            f"{name} must hold {len(shapes)} arrays of the shapes {', '.join(map(str, shapes))}, got {len(checked)} of "
-            f"the shapes {got or 'none'}"
-        )
-    return checked
