@@ -46,7 +46,7 @@ DISTINCT = 4  # batches, over which all go again and again
 PASSES = 3  # over these, whose losses are compared: our steps are launched in the first, recorded and then replayed
 CURVE = PASSES * DISTINCT
 EPOCH_BATCHES = 16  # of the suite's epochs
-STREAMED_BATCHES, STREAMED_WINDOWS = 128, 4  # of those that are read from a file: some 80 MB, 20 at a time
+STREAMED_BATCHES, STREAMED_WINDOWS = 64, 4  # of those that are read from a file: some 40 MB, 10 at a time
 
 # How far the losses of two who do the same may be apart, as a share of the first loss: one that has fallen to nearly
 # nothing is no measure. An operand of p bits is off by at most 2^-p. The outputs depend on 2 L operands, each off on
