@@ -99,10 +99,11 @@ class HasNetwork:
 
     def _move(self: Any, place: dispatch.Place) -> None:
         """Make the parameters arrays of another library; what is read-only is copied, for not all have such."""
+        net = self._current_network(self._dtype)
         for name in ("coefs_", "intercepts_"):
             own = [x if x.flags.writeable else x.copy() for x in getattr(self, name)]
             setattr(self, name, [dispatch.moved(x, place) for x in own])
-        self._keep(self._network[0])
+        self._keep(net)
 
     def _fitted(self: Any, net: Network) -> dict[str, Any]:
         """Return what an estimator that is to predict as a network does needs of the attributes."""
