@@ -19,7 +19,7 @@ from gpubackprop.errors import CudaLibraryError
 from gpubackprop.optimizers import Adam
 from gpubackprop.parallel import Alone
 from gpubackprop.run import Run
-from gpubackprop.sums import HEAD, buckets
+from gpubackprop.sums import HEAD, Sums, buckets
 
 X, Y = np.random.default_rng(1).normal(size=(24, 6)), np.ones((24, 3))
 
@@ -98,6 +98,40 @@ def test_nccl_that_is_missing_is_named(stand_in: str, nccl: Any, monkeypatch: py
 def test_ranks_without_rows_and_whole_batches(device: str, nccl: Any, rows: int, epochs: int) -> None:
     expected = _trained("numpy", rows, epochs)
     np.testing.assert_allclose(_trained(device, rows, epochs), expected, rtol=0, atol=1e-12 * abs(expected).max())
+
+
+class _Noted:
+    """Notes the sizes of the messages of a rank."""
+
+    bucket = 1.0
+
+    def __init__(self, rank: int) -> None:
+        self.group, self.sizes = _Half(), list[int]()
+        self.group.rank = rank
+
+    def start(self, x: np.ndarray) -> None:
+        self.sizes.append(x.size)
+
+    def finish(self) -> None:
+        """Nothing is under way."""
+
+
+def test_ranks_send_the_same_messages_whatever_rows_they_have() -> None:
+    """Of 1 row and of 3, one at a time: one part and none, two parts and one. Messages of other sizes never meet."""
+    net = gb.Network([6, 16, 5, 3], backend="numpy")
+    starts, sent = net.layout.starts, []
+
+    def work(part: slice, loss: Any, gradients: Any, done: Any) -> None:
+        for l in (3, 2, 1):
+            if done:
+                done(l)
+
+    for rows in (1, 3):
+        for rank in (0, 1):
+            reducer = _Noted(rank)
+            Sums(net, reducer, 1, several=True).add_up(rows, work, np.zeros((), "float32"))  # type: ignore[arg-type]
+            sent.append(reducer.sizes)
+    assert sent == 4 * [[starts[3] - starts[2], starts[2] - starts[1], starts[1] + HEAD]]
 
 
 def test_buckets() -> None:
