@@ -66,7 +66,7 @@ def taken_in(net: Network, source: Source, batch_size: int, why: str | None) -> 
 
 
 def why_streamed(
-    net: Network, source: Source, batch_size: int, stream: bool | None, training: Callable[[], int]
+    net: Network, source: Source, batch_size: int, stream: bool | None, training: Callable[[], int], ranks: int
 ) -> str | None:
     """Return why data are read in windows, or None where they are not.
 
@@ -79,6 +79,7 @@ def why_streamed(
         batch_size: N.
         stream: True, False, or None for what fits.
         training: returns the bytes that the training takes besides.
+        ranks: processes on this machine that train together, each of which would hold all of the data.
 
     Raises:
         InvalidValue: a shape that is not accepted.
@@ -90,21 +91,25 @@ def why_streamed(
         return "batches of which nobody knows how many there are"
     if stream is False or source.rows is None or source.rows <= rows_of_window(sizes, net.dtype, batch_size):
         return None
-    return "as asked for" if stream else _what_does_not_fit(net, source, training)
+    return "as asked for" if stream else _what_does_not_fit(net, source, training, ranks)
 
 
-def _what_does_not_fit(net: Network, source: Source, training: Callable[[], int]) -> str | None:
+def _what_does_not_fit(net: Network, source: Source, training: Callable[[], int], ranks: int) -> str | None:
     """Return what would take more memory than there is, on the backend or on the host, or None."""
     assert source.rows is not None
     needed = source.rows * bytes_of_row((net.sizes[0], net.sizes[-1]), net.dtype) + training()
     of_files, host = source.bytes_in_files, resolve("numpy")
     if net.backend.name != "numpy":
-        places = [(needed, net.backend), (of_files, host)]
+        places = [(needed, net.backend), (ranks * of_files, host)]
     else:
         in_place = source.bytes_in_place(net.dtype) if isinstance(source, Arrays) else 0
-        places = [(needed + of_files - in_place, host)]
+        places = [(ranks * (needed + of_files - in_place), host)]
     for bytes_, backend in places:
         free = backend.free_bytes()
         if free is not None and bytes_ > SHARE * free:
-            return f"{bytes_:,} bytes are predicted for data and training, and {free:,} are free on {backend.name}"
+            of_ranks = f" of {ranks} ranks" if ranks > 1 else ""
+            return (
+                f"{bytes_:,} bytes are predicted for data and training{of_ranks}, and {free:,} are free on "
+                f"{backend.name}"
+            )
     return None

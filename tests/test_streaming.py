@@ -22,6 +22,7 @@ from gpubackprop.backends import cuda, devices, memory
 from gpubackprop.backends.pairs import DevicePair
 from gpubackprop.errors import InvalidType, InvalidValue, MissingDependency
 from gpubackprop.optimizers import SGD, Adam
+from gpubackprop.parallel import Alone
 
 RNG = np.random.default_rng(11)
 M, FEATURES, OUTPUTS, N = 203, 6, 3, 16  # M is no multiple of N, nor of any window
@@ -461,6 +462,18 @@ def test_what_would_not_fit_is_streamed_and_said(
     assert _trained(_net(), X.astype("float32"), LABELS)[2].data != "in memory"
 
 
+def test_ranks_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    _window(monkeypatch, 3 * N)
+    one = M * A_ROW + gb.bytes_of_training([FEATURES, 9, OUTPUTS], batch_size=N, backend="numpy", **KIND)
+    monkeypatch.setattr(memory, "free_bytes", lambda: int(3 * one / intake.SHARE) - 3)
+    said = []
+    for ranks in (2, 3):
+        monkeypatch.setattr(Alone, "here", ranks)
+        said.append(_trained(_net(), X, LABELS)[2].data)
+    assert said[0] == "in memory"
+    assert f"{3 * one:,} bytes are predicted for data and training of 3 ranks" in said[1]
+
+
 def test_free_memory_is_the_least_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   100 kB\n")
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
@@ -594,6 +607,25 @@ def test_arrow_that_is_refused(table: Any, tmp_path: Path) -> None:
         _net().predict(tmp_path / "x.parquet")
     with pytest.raises(FileNotFoundError):
         _net().predict(tmp_path / "nowhere.parquet")
+
+
+@pytest.mark.parametrize("rows", [100, 2 * M])
+def test_a_table_that_changes_while_it_is_read(rows: int, table: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """After the first epoch; an epoch of other rows than were counted is no epoch."""
+    import pyarrow
+
+    _window(monkeypatch, 3 * N)
+    table = table.select(["x0", "label", *[f"x{k}" for k in range(1, FEATURES)]])
+    path = _arrow(table, "arrow", tmp_path)
+    other, net = pyarrow.concat_tables([table, table])[:rows], _net()
+    before = net.theta.copy()
+
+    def change(net: gb.Network, history: gb.History) -> None:
+        _arrow(other, "arrow", tmp_path)
+
+    with pytest.raises(InvalidValue, match=f"X had 203 rows when it was opened, and has {rows} now"):
+        gb.fit(net, path, "label", batch_size=N, epochs=3, tol=None, stream=True, callbacks=[change])
+    np.testing.assert_array_equal(net.theta, before)
 
 
 def test_without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
