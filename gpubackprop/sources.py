@@ -316,6 +316,8 @@ class ArrowTable(Source):
             x = _matrix(batch, self._x, f"X{place}")
             yield Block(place, x, y[:, 0] if self._y_is_one and y is not None else y, w)
             start += batch.num_rows
+        if start != self.rows:
+            raise InvalidValue(f"X had {self.rows} rows when it was opened, and has {start} now: its file was changed")
 
     def weights(self, size: int) -> Iterator[numpy.ndarray] | None:
         """Go through the weights alone."""
