@@ -17,6 +17,7 @@ import pytest
 from stops import at_step
 
 import gpubackprop as gb
+from gpubackprop import container
 from gpubackprop.errors import CheckpointWarning, DivergenceWarning, InterruptWarning
 from gpubackprop.optimizers import SGD, Adagrad, Adam
 from gpubackprop.run import Run
@@ -149,6 +150,22 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         assert _files(disk / "folder") == _after(1)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_checkpoint_that_somebody_deletes_is_missed_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as it is written: the folder was emptied, or another training has it."""
+    real = container.write
+
+    def write(place: Path, *rest: Any) -> None:
+        real(place, *rest)
+        if place.name == _after(2)[0]:
+            place.unlink()
+
+    monkeypatch.setattr(container, "write", write)
+    assert len(_fit(_net(), checkpoint=tmp_path).loss) == 3
+    assert _files(tmp_path) == _after(1, 3)
 
 
 # -- divergence --------------------------------------------------------------------------------------------------------
