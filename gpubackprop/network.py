@@ -107,7 +107,8 @@ class Network:
         self.layout = Layout(architecture.shapes)
         self._theta = backend.zeros(self.layout.size, architecture.dtype)
         self._parameters = self.layout.views(self._theta)
-        self._stored = self.backend.narrow(self._theta)  # what products multiply by: θ, or a copy of another type
+        with self.backend.running(0.0):
+            self._stored = self.backend.narrow(self._theta)  # what products multiply by: θ, or a copy of another type
         self._operands = [W for W, _ in self.layout.views(self._stored)]
         self._gradient: Any = None
         self._kept: Workspace | None = None

@@ -20,6 +20,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from ..activations import ACTIVATIONS, Activation
 from ..checks import integer
 from ..errors import BackendUnavailable, InvalidType
+from ..losses import Loss
 from ..optimizers import OPTIMIZERS, Optimizer
 from . import convert, dispatch, files, rules
 from .epochs import TrainsByEpochs
@@ -117,10 +118,12 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
         What is drawn after them, the order of the examples, is then the same.
         """
         super()._initialize(y, layer_units, dtype)
-        if self.output_activation is not None:
+        vars(self).pop("validation_loss_curve_", None)
+        output = self.out_activation_ if self.output_activation is None else self.output_activation
+        if self.output_activation is not None or isinstance(self.loss, Loss):
             loss = rules.loss_of(self.loss, self.out_activation_, self.n_outputs_, str(dtype))
-            rules.check_output(self.output_activation, loss, self.n_outputs_)
-            self.out_activation_ = self.output_activation
+            rules.check_output(output, loss, self.n_outputs_)
+            self.out_activation_ = output
         for name in ("coefs", "intercepts"):
             given = getattr(self, f"{name}_init")
             if given is not None:
@@ -145,7 +148,8 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
         """Return scikit-learn's own estimator with the same parameters and attributes; it needs this package no more.
 
         Returns:
-            The estimator; `partial_fit` goes on there where it was here.
+            The estimator, without callbacks; `partial_fit` goes on there where it was here, but for an `optimizer`, in
+            whose place `solver` begins anew.
 
         Raises:
             InvalidValue: an activation or a loss that scikit-learn does not have.
@@ -166,7 +170,7 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
         Raises:
             InvalidType: an object of another class.
         """
-        if not isinstance(estimator, cls._theirs):
+        if not isinstance(estimator, cls._theirs) or isinstance(estimator, OnNetwork):
             raise InvalidType(f"estimator must be scikit-learn's {cls.__name__}, got {type(estimator).__name__}")
         return convert.from_sklearn(estimator, cls, parameters)
 
@@ -183,8 +187,9 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
             NotFittedError: the estimator is not fitted.
             InvalidType: a parameter, or labels, of a kind that only pickle can write: a generator as `random_state`, a
                 function as learning rate, an optimizer of your own; or there are callbacks.
-            InvalidValue: parameters that are not finite, more than 1 MiB of labels and names, or a row of your own with
+            InvalidValue: W_l or b_l that are not finite, more than 1 MiB of labels and names, or a row of your own with
                 the name of one of this package.
+            ValueError: a parameter that `fit` would refuse.
             OSError: the file cannot be written.
         """
         files.save(self, path)

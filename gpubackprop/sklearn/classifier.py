@@ -32,8 +32,8 @@ class MLPClassifier(OnNetwork, neural_network.MLPClassifier):  # type: ignore[mi
         coefs_init: the initial weights, [W_1, ..., W_L] with W_l (n_{l-1}, n_l), in place of those that are drawn; they
             must fit `hidden_layer_sizes` and the data. None: drawn. What goes on from a fit leaves them out.
         intercepts_init: the same of the biases, [b_1, ..., b_L] with b_l (n_l,).
-        class_weight: weights by label, "balanced" for those that make classes weigh the same, or None; they multiply
-            those of the examples.
+        class_weight: weights by label, a list of such for several labels, "balanced" for those that make classes weigh
+            the same, or None; they multiply those of the examples.
         coefs_: [W_1, ..., W_L], with `intercepts_` arrays of NumPy. Where scikit-learn dispatches on X (set by
             `array_api_dispatch`), they are of its library, as outputs are; in place they can be changed on NumPy alone.
         validation_loss_curve_: loss of X_val after each epoch, without the penalty, where `fit` was given such.
@@ -44,7 +44,7 @@ class MLPClassifier(OnNetwork, neural_network.MLPClassifier):  # type: ignore[mi
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **neural_network.MLPClassifier._parameter_constraints,
         **ADDED,
-        "class_weight": [StrOptions({"balanced"}), dict, None],
+        "class_weight": [StrOptions({"balanced"}), dict, list, None],
     }
 
     _theirs = neural_network.MLPClassifier
@@ -120,14 +120,14 @@ class MLPClassifier(OnNetwork, neural_network.MLPClassifier):  # type: ignore[mi
 
     def _fit(self, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False) -> Any:
         """Fit, with the weights of the classes in those of the examples."""
-        if self.class_weight is None:
+        if self.class_weight is None or y is None:
             return super()._fit(X, y, sample_weight, incremental)
         if incremental and self.class_weight == "balanced":
             raise ValueError(
                 "class_weight 'balanced' is not supported for partial_fit. Compute the weights from all labels with "
                 "sklearn.utils.class_weight.compute_class_weight, and pass them as a dict"
             )
-        labels = check_array(y, ensure_2d=False, dtype=None)
+        labels = check_array(y, accept_sparse="csc", ensure_2d=False, dtype=None)
         of_class = compute_sample_weight(self.class_weight, labels)
         of_example = _check_sample_weight(sample_weight, X) if sample_weight is not None else 1.0
         return super()._fit(X, y, of_class * of_example, incremental)

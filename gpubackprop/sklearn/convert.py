@@ -7,12 +7,12 @@ import inspect
 from typing import Any
 
 import numpy
+from sklearn.neural_network._stochastic_optimizers import BaseOptimizer
 
 from ..errors import InvalidValue
 from ..workspace import Layout
 
-_OWN = ("_network", "_optimizer_state", "backend_", "device_", "validation_loss_curve_")
-
+_OWN = ("_network", "_optimizer_state", "_skl_callbacks", "backend_", "device_", "validation_loss_curve_")
 
 _THEIRS = {
     "activation": ("identity", "logistic", "tanh", "relu"),
@@ -44,7 +44,9 @@ def to_sklearn(estimator: Any, kind: type) -> Any:
     if "coefs_" in learnt:
         learnt["coefs_"], learnt["intercepts_"] = estimator._host_parameters()
     vars(plain).update(copy.deepcopy(learnt))
-    if getattr(estimator, "_optimizer_state", None) is not None:
+    if type(learnt.get("_optimizer")) is BaseOptimizer:  # which scikit-learn keeps for none of its solvers
+        del plain._optimizer
+    elif getattr(estimator, "_optimizer_state", None) is not None:
         _unpack_state(estimator, plain)
     return plain
 

@@ -6,17 +6,18 @@ import functools
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, BaseOptimizer, SGDOptimizer
 
 from ..run import Run
 from ..training import _interruptible
 from . import rules, validation
-from .network import NO_WEIGHT, HasNetwork, batch
+from .network import INTERRUPTED, NEGATIVE_WEIGHT, NO_WEIGHT, HasNetwork, batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from ..network import Network
 
 
 class TrainsByEpochs(HasNetwork):
@@ -35,15 +36,34 @@ class TrainsByEpochs(HasNetwork):
         incremental: bool,
     ) -> None:
         """Train by steps on batches; for the arguments see scikit-learn."""
-        if not incremental or not hasattr(self, "_optimizer"):
+        if not incremental or not self._goes_on():
             self._optimizer, self._optimizer_state = self._rates(), None
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
         training, validated = (X, y, sample_weight), validation.given(self, X)
         if self.early_stopping and not validated:
             training, validated = validation.set_aside(self, X, y, sample_weight)
-        net = self._network_of(self._dtype, self.alpha)
+        net = self._training_network(self._dtype, self.alpha)
         self._adopt(net)
+        most = self._partial_epochs if incremental else self.max_iter
+        context = self._init_callback_context(max_subtasks=most)
+        context.call_on_fit_task_begin(estimator=self, **self._given)
+        try:
+            self._train(net, training, validated, most, incremental)
+        finally:
+            self._adopt(net)
+        fitted = functools.partial(self._fitted, net)
+        context.call_on_fit_task_end(estimator=self, reconstruction_attributes=fitted, **self._given)
+
+    def _train(
+        self: Any,
+        net: Network,
+        training: tuple[Any, ...],
+        validated: tuple[Any, ...],
+        most: int,
+        incremental: bool,
+    ) -> None:
+        """Train a network, and have it the best parameters of a training that is to stop early."""
         rows = self._rows(len(training[1]))
         if self.verbose:
             print(f"Training on {self.backend_}: {self.device_}")
@@ -59,20 +79,22 @@ class TrainsByEpochs(HasNetwork):
             )
             if self._optimizer_state is not None:
                 run.go_on(*self._optimizer_state)
-            most = self._partial_epochs if incremental else self.max_iter
-            context = self._init_callback_context(max_subtasks=most)
-            context.call_on_fit_task_begin(estimator=self, **self._given)
             try:
                 self._epochs(run, validated, most, incremental, interrupted)
             except KeyboardInterrupt:
                 run.keep_if_finite(0.0)
-                warnings.warn("Training interrupted by user.", stacklevel=4)
+                warnings.warn(INTERRUPTED, stacklevel=5)
             self._optimizer_state = run.state
         if self.early_stopping:
             net._set_parameters(zip(self._best_coefs, self._best_intercepts, strict=True))
-        self._adopt(net)
-        fitted = functools.partial(self._fitted, run)
-        context.call_on_fit_task_end(estimator=self, reconstruction_attributes=fitted, **self._given)
+
+    def _goes_on(self: Any) -> bool:
+        """Return whether there is something that the optimizer, which may be set anew, can go on from."""
+        if not hasattr(self, "_optimizer"):
+            return False
+        if (type(self._optimizer) is BaseOptimizer) != (self.optimizer is not None):
+            return False
+        return self._optimizer_state is None or len(self._optimizer_state[1]) == len(rules.optimizer_of(self).slots)
 
     def _rates(self: Any) -> Any:
         """Return scikit-learn's object of the solver, which here keeps the learning rate alone."""
@@ -90,7 +112,7 @@ class TrainsByEpochs(HasNetwork):
             return min(200, examples)
         if self.batch_size > examples:
             warnings.warn(
-                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=5
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=6
             )
         return int(min(self.batch_size, examples))
 
@@ -107,7 +129,7 @@ class TrainsByEpochs(HasNetwork):
             if interrupted():
                 raise KeyboardInterrupt
             self._record(run, validated)
-            reconstruction = functools.partial(self._fitted, run)
+            reconstruction = functools.partial(self._fitted, run.net)
             stop = task.call_on_fit_task_end(estimator=self, reconstruction_attributes=reconstruction, **self._given)
             converged = self._has_converged() and not incremental
             if converged or stop:
@@ -117,7 +139,7 @@ class TrainsByEpochs(HasNetwork):
                     f"Stochastic Optimizer: Maximum iterations ({most}) reached and the optimization hasn't "
                     "converged yet.",
                     ConvergenceWarning,
-                    stacklevel=7,
+                    stacklevel=8,
                 )
 
     def _has_converged(self: Any) -> bool:
@@ -130,18 +152,12 @@ class TrainsByEpochs(HasNetwork):
             self._no_improvement_count = 0
         return stops
 
-    def _fitted(self: Any, run: Run) -> dict[str, Any]:
-        """Return what an estimator that is to predict as after this epoch needs of the attributes."""
-        fitted = {name: value for name, value in vars(self).items() if name.endswith("_") and not name.endswith("__")}
-        parameters = [(W.copy(), b.copy()) for W, b in run.net._host_parameters()]
-        fitted |= {name: [pair[j] for pair in parameters] for j, name in enumerate(("coefs_", "intercepts_"))}
-        return fitted | ({"_label_binarizer": self._label_binarizer} if is_classifier(self) else {})
-
     def _record(self: Any, run: Run, validated: tuple[Any, ...]) -> None:
         """Set the attributes of an epoch; its loss is the mean over batches by their examples, whatever they weigh."""
         losses, examples, weights = run.figures_of_steps
-        if not weights.all():
-            raise ZeroDivisionError(NO_WEIGHT)
+        if (weights <= 0).any():
+            run.net.theta[...] = run.kept
+            raise ValueError(NEGATIVE_WEIGHT) if (weights < 0).any() else ZeroDivisionError(NO_WEIGHT)
         self.n_iter_ += 1
         self.loss_ = float(losses @ examples) / len(run.order)
         self.t_ += len(run.order)

@@ -31,6 +31,7 @@ _TASKS = ("binary", "multiclass", "multilabel-indicator")
 def save(estimator: Any, path: Any) -> None:
     """Write a fitted estimator; see its `save`."""
     check_is_fitted(estimator)
+    estimator._validate_params()
     if estimator.__dict__.get("_skl_callbacks"):
         raise InvalidType("callbacks cannot be written without pickle: call set_callbacks() before save")
     tensors = storage.tensors(list(zip(*estimator._host_parameters(), strict=True)))
@@ -54,7 +55,7 @@ def _learnt(estimator: Any) -> Iterator[tuple[str, Any]]:
     if "classes_" in has:
         binarizer = estimator._label_binarizer
         yield "labels", {"classes": binarizer.classes_, "task": binarizer.y_type_, "sparse": binarizer.sparse_input_}
-    if has.get("_optimizer_state") is not None:
+    if has.get("_optimizer_state") is not None and estimator._goes_on():
         t, slots = estimator._optimizer_state
         yield "optimizer", {"t": t, "slots": slots, "rates": [type(estimator._optimizer).__name__, _rates(estimator)]}
     yield "requests", _requests(estimator)
@@ -178,7 +179,7 @@ def _optimizer(estimator: Any, t: Any, slots: Any, rates: Any) -> dict[str, Any]
     vars(made).update(given)
     size = Layout([W.shape for W in estimator.coefs_]).size
     expected = (len(rules.optimizer_of(estimator).slots), size)
-    if slots.shape != expected or slots.dtype != estimator.coefs_[0].dtype or not numpy.isfinite(slots).all():
+    if slots.shape != expected or slots.dtype != estimator.coefs_[0].dtype:
         raise ValueError(f"its optimizer keeps {slots.shape} of {slots.dtype}, not {expected}")
     if not isinstance(t, int) or isinstance(t, bool) or t < 0:
         raise ValueError(f"its optimizer took {t!r} steps")

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
 from ..network import Network
+from ..training import _interruptible
 from ..workspace import Workspace
-from .network import NO_WEIGHT, HasNetwork, batch
+from .network import INTERRUPTED, NEGATIVE_WEIGHT, NO_WEIGHT, HasNetwork, batch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class TrainsByLBFGS(HasNetwork):
@@ -19,15 +26,25 @@ class TrainsByLBFGS(HasNetwork):
         if self.dropout or self.optimizer is not None:
             raise ValueError("dropout and optimizer are for the solvers 'sgd' and 'adam', got solver='lbfgs'")
         total = float(len(y) if sample_weight is None else sample_weight.sum())
-        if not total:
-            raise ZeroDivisionError(NO_WEIGHT)
-        net = self._network_of(str(X.dtype), self.alpha / total)
-        self._objective = Objective(net, *batch(net, X, y, sample_weight, dense=True))
-        try:
-            super()._fit_lbfgs(X, y, sample_weight, *rest)  # type: ignore[misc]
-        finally:
-            del self._objective
+        if total <= 0:
+            raise ValueError(NEGATIVE_WEIGHT) if total else ZeroDivisionError(NO_WEIGHT)
+        net = self._training_network(str(X.dtype), self.alpha / total)
+        context = self._init_callback_context()
+        context.call_on_fit_task_begin(estimator=self, **self._given)
+        with _interruptible() as interrupted:
+            self._objective = Objective(net, *batch(net, X, y, sample_weight, dense=True), interrupted)
+            try:
+                super()._fit_lbfgs(X, y, sample_weight, *rest)  # type: ignore[misc]
+            except KeyboardInterrupt:
+                if self._objective.calls:
+                    self.n_iter_, self.loss_ = self._objective.calls, self._objective.least
+                    self._unpack(self._objective.best)
+                warnings.warn(INTERRUPTED, stacklevel=4)
+            finally:
+                del self._objective
         self._adopt(self._network_of(self._dtype))
+        fitted = functools.partial(self._fitted, self._network[0])
+        context.call_on_fit_task_end(estimator=self, reconstruction_attributes=fitted, **self._given)
 
     def _loss_grad_lbfgs(self: Any, packed: numpy.ndarray, *rest: Any) -> tuple[float, numpy.ndarray]:
         """Return the loss and its gradient at packed parameters."""
@@ -42,10 +59,17 @@ class Objective:
         x: examples (N, n_0).
         y: targets (N, n_L).
         w: sample weights (N, 1), or None.
+        interrupted: whether Ctrl-C was pressed.
+
+    Attributes:
+        calls: how often it was computed: at least as often as L-BFGS has taken a step.
+        least: the least loss so far.
+        best: where it was.
     """
 
-    def __init__(self, net: Network, x: Any, y: Any, w: Any) -> None:
-        self.net = net
+    def __init__(self, net: Network, x: Any, y: Any, w: Any, interrupted: Callable[[], int]) -> None:
+        self.net, self.interrupted = net, interrupted
+        self.calls, self.least, self.best = 0, math.inf, numpy.empty(0)
         with net.backend.running(0.0):
             self.workspace = Workspace(net.architecture, net.backend, len(x)).load(x, y, w)
         self.gradients = net.layout.views(net.gradient)
@@ -64,7 +88,13 @@ class Objective:
                 start += view.size
             self.step()
             gradient = numpy.concatenate([backend.to_numpy(x).ravel() for x in _by_kind(self.gradients)])
-            return float(self.workspace.value), gradient
+            loss = float(self.workspace.value)
+        self.calls += 1
+        if loss < self.least or not self.best.size:
+            self.least, self.best = loss, packed.copy()
+        if self.interrupted():
+            raise KeyboardInterrupt
+        return loss, gradient
 
 
 def _by_kind(parameters: list[tuple[Any, Any]]) -> list[Any]:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy
+from sklearn.base import is_classifier
 from sklearn.utils._array_api import check_same_namespace
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -19,7 +20,11 @@ from . import dispatch, rules
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..backends.numpy import NumpyBackend
+
 NO_WEIGHT = "Weights sum to zero, can't be normalized"  # NumPy's words, by which scikit-learn takes its means
+INTERRUPTED = "Training interrupted by user."
+NEGATIVE_WEIGHT = "sample_weight sums to a negative number over a batch: a mean needs weights whose sum is positive"
 
 
 class HasNetwork:
@@ -28,7 +33,23 @@ class HasNetwork:
     `coefs_` and `intercepts_` are the network's own memory on NumPy, and read-only copies elsewhere.
     """
 
-    def _network_of(self: Any, dtype: str, l2: float = 0.0, backend: str | None = None) -> Network:
+    def _network_of(self: Any, dtype: str, backend: str | None = None) -> Network:
+        """Return a network with the estimator's parameters, in float32's own precision where there is no other."""
+        place = resolve(self.backend if backend is None else backend)
+        precision = self.precision if dtype == "float32" and self.precision in place.precisions else "float32"
+        return self._built(dtype, 0.0, place, precision)
+
+    def _training_network(self: Any, dtype: str, l2: float) -> Network:
+        """Return a network to train, which must have as many outputs as there are targets."""
+        outputs, given = len(self.intercepts_[-1]), self.n_outputs_
+        if given != outputs:
+            self.n_outputs_ = outputs
+            raise ValueError(
+                f"y has {given} outputs, but {type(self).__name__} is expecting {outputs} of them as before"
+            )
+        return self._built(dtype, l2, resolve(self.backend), self.precision)
+
+    def _built(self: Any, dtype: str, l2: float, backend: NumpyBackend, precision: str) -> Network:
         """Return a network with the estimator's parameters."""
         coefs, intercepts = self._host_parameters()
         output, outputs = self.out_activation_, len(intercepts[-1])
@@ -42,7 +63,7 @@ class HasNetwork:
             dtype=dtype,
         )
         net = Network.__new__(Network)
-        net._build(architecture, resolve(self.backend if backend is None else backend), self.precision)
+        net._build(architecture, backend, precision)
         net._set_parameters(zip(coefs, intercepts, strict=True))
         return net
 
@@ -82,6 +103,13 @@ class HasNetwork:
             own = [x if x.flags.writeable else x.copy() for x in getattr(self, name)]
             setattr(self, name, [dispatch.moved(x, place) for x in own])
         self._keep(self._network[0])
+
+    def _fitted(self: Any, net: Network) -> dict[str, Any]:
+        """Return what an estimator that is to predict as a network does needs of the attributes."""
+        fitted = {name: value for name, value in vars(self).items() if name.endswith("_") and not name.endswith("__")}
+        parameters = [(W.copy(), b.copy()) for W, b in net._host_parameters()]
+        fitted |= {name: [pair[j] for pair in parameters] for j, name in enumerate(("coefs_", "intercepts_"))}
+        return fitted | ({"_label_binarizer": self._label_binarizer} if is_classifier(self) else {})
 
     def _identity(self: Any) -> list[Any]:
         """Return what a network is made of, to be compared by identity."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy
 from sklearn.base import is_classifier
 from sklearn.model_selection import train_test_split
+from sklearn.utils.multiclass import unique_labels
 from sklearn.utils.validation import validate_data
 
 from ..network import PREDICT_ROWS, Network
@@ -36,16 +38,31 @@ def given(estimator: Any, X: Any) -> tuple[Any, ...]:
     """Return what `fit` was given to validate on, checked as X is, and no weights; nothing where it was not."""
     if estimator._validation_data is None:
         return ()
-    estimator.validation_loss_curve_ = []
+    vars(estimator).setdefault("validation_loss_curve_", [])
     X_val, y_val = validate_data(
         estimator,
         *estimator._validation_data,
         accept_sparse=["csr", "csc"],
         multi_output=True,
+        y_numeric=not is_classifier(estimator),
         dtype=X.dtype,
         reset=False,
     )
+    _check_targets(estimator, y_val)
     return X_val, y_val, None
+
+
+def _check_targets(estimator: Any, y_val: Any) -> None:
+    """Refuse labels or outputs that `y` does not have, of which there would be no loss."""
+    labelled = is_classifier(estimator) and estimator._label_binarizer.y_type_ != "multilabel-indicator"
+    columns, expected = (1 if y_val.ndim == 1 else y_val.shape[1]), (1 if labelled else estimator.n_outputs_)
+    if columns != expected:
+        raise ValueError(f"y_val has {columns} outputs, but {type(estimator).__name__} is expecting {expected} outputs")
+    if labelled and not numpy.isin(y_val, estimator.classes_).all():
+        raise ValueError(
+            f"`y_val` has classes not in `self.classes_`. `self.classes_` has {estimator.classes_}. 'y_val' has "
+            f"{unique_labels(y_val)}."
+        )
 
 
 def loss(estimator: Any, net: Network, X: Any, y: Any) -> float:
