@@ -239,14 +239,16 @@ def _step(place: Path) -> int:
 
 def _agreed(run: Run, seed: int | None, validation: int | None) -> dict[str, Any]:
     """Return by name what has to be the same in a training that goes on."""
-    architecture = run.net.architecture
+    architecture, order = run.net.architecture, "over all examples (stream=False)"
+    if run.shuffle and isinstance(run.windows, Windows):
+        order = f"within windows of {run.windows.capacity} examples (stream=True)"
     return {field.name: getattr(architecture, field.name) for field in dataclasses.fields(architecture)} | {
         "optimizer": run.optimizer,
         "batch_size": run.batch_size,
         "shuffle": run.shuffle,
         "seed": seed,
         "examples": run.windows.rows,
-        "rows of a window": run.windows.capacity if run.shuffle and isinstance(run.windows, Windows) else None,
+        "order": order,
         "sample_weight": run.data[2] is not None,
         "validation_examples": validation,
         "retries": run.kept_slots is not None,

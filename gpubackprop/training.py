@@ -166,8 +166,9 @@ def fit(
             keeper,
         )
         if interrupted() == signal.SIGTERM:
-            group.first(None)  # who ends first ends the others
-            raise Terminated(f"{history.stopped_because}; the last checkpoint is {keeper.newest}")
+            newest = group.first(keeper.newest)  # who ends first ends the others
+            left = f"the last checkpoint is {newest}" if newest else "no checkpoint could be written"
+            raise Terminated(f"{history.stopped_because}; {left}")
     return history
 
 

@@ -18,7 +18,7 @@ from stops import at_step
 
 import gpubackprop as gb
 from gpubackprop import container
-from gpubackprop.errors import CheckpointWarning, DivergenceWarning, InterruptWarning
+from gpubackprop.errors import CheckpointWarning, DivergenceWarning, InterruptWarning, Terminated
 from gpubackprop.optimizers import SGD, Adagrad, Adam
 from gpubackprop.run import Run
 
@@ -97,6 +97,13 @@ def test_the_old_checkpoint_is_whole_where_the_disk_stays_full(
     assert _files(tmp_path) == _after(1)
     _fit(net, checkpoint=tmp_path, resume=True)
     assert _theta(net) == _theta(whole)
+
+
+def test_told_to_end_where_no_checkpoint_could_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpubackprop.container.replacing", _no_room)
+    with at_step(4, signal.SIGTERM), pytest.warns(CheckpointWarning), pytest.raises(Terminated) as caught:
+        _fit(_net(), checkpoint=tmp_path)
+    assert str(caught.value) == "terminated in epoch 1; no checkpoint could be written"
 
 
 def _no_room(*arguments: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -424,9 +425,12 @@ def test_checkpoints_are_not_for_batches(tmp_path: Path) -> None:
 def test_a_checkpoint_of_other_windows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _window(monkeypatch, 3 * N)
     _trained(_net(), X, LABELS, stream=True, checkpoint=tmp_path)
-    for rows, stream in ((4 * N, True), (3 * N, False)):
+    others = {"within windows of 64 examples (stream=True)": 4 * N, "over all examples (stream=False)": 3 * N}
+    for other, rows in others.items():
         _window(monkeypatch, rows)
-        with pytest.raises(InvalidValue, match="rows of a window 48"):
+        stream = "True" in other
+        says = f"is of a training with order 'within windows of 48 examples (stream=True)', not '{other}': give"
+        with pytest.raises(InvalidValue, match=re.escape(says)):
             _trained(_net(), X, LABELS, stream=stream, checkpoint=tmp_path, resume=True, epochs=4)
 
 
