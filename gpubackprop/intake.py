@@ -19,13 +19,15 @@ LOG = logging.getLogger("gpubackprop")
 
 
 def source_of(X: Any, y: Any, sample_weight: Any) -> Source:
-    """Return what `fit` is given as a source.
+    """Return what `fit` is given as a source; it may be one, of targets too.
 
     Raises:
         InvalidType: something that holds no examples, or not their targets.
         InvalidValue: a file that cannot be read, or an argument that does not go with the others.
         MissingDependency: pyarrow is not installed.
     """
+    if isinstance(X, Source):
+        return X
     if is_arrow(X):
         if y is None:
             raise InvalidType("y must name the columns of the targets where X is a table of Arrow, got None")

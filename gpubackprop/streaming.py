@@ -151,7 +151,7 @@ class Windows:
     def _order(self, rng: Any) -> Any:
         if rng is None or self._source.in_order or self.rows is None or self.rows <= self.capacity:
             return None
-        return rng.permutation(-(-self.rows // self._block)).tolist()
+        return rng.permutation(self._source.count(self._block)).tolist()
 
     def _fill(self, k: int, blocks: Iterator[list[Any]]) -> int:
         """Put the next rows into buffer k; return how many there were."""
