@@ -20,7 +20,7 @@ from gpubackprop.backends import resolve
 
 WHATS = (
     *("step", "epoch", "epoch with transfer", "epoch streamed", "inference", "backward", "activation", "loss"),
-    *("optimizer", "scaling", "start-up"),
+    *("optimizer", "scaling", "start-up", "step on ranks"),
 )
 TEXTS = ("what", "workload", "regime", "precision", "optimizer", "row", "varies", "backend", "device")
 NUMBERS = ("rows", "flops", "bytes", "gflops", "gbps", "memory", "memory_predicted")

@@ -16,6 +16,7 @@ import gpubackprop as gb
 from gpubackprop.backends import resolve
 from gpubackprop.backends.cuda import CudaBackend
 from gpubackprop.backends.graphs import Recording
+from gpubackprop.parallel import Alone
 from gpubackprop.run import Run
 from gpubackprop.workspace import Workspace
 
@@ -35,12 +36,13 @@ class Ours:
 
     Args:
         backend: "numpy" or "cuda".
+        group: the ranks that take them together, if there are several.
     """
 
     name = "gpubackprop"
 
-    def __init__(self, backend: str) -> None:
-        self._backend = backend
+    def __init__(self, backend: str, group: Alone | None = None) -> None:
+        self._backend, self._group = backend, group or Alone()
 
     def unavailable(self, workload: Workload) -> str | None:
         """Return why the backend cannot take the step, or None."""
@@ -55,7 +57,8 @@ class Ours:
     def _run_of(self, net: gb.Network, x: numpy.ndarray, y: numpy.ndarray) -> Run:
         optimizer = OPTIMIZERS[self._workload.optimizer](self._workload.rate)
         with net.backend.running(0.0):
-            run = Run(net, *net._batch(x, y, None), optimizer, self._workload.rows, False, 0)
+            reducer = self._group.reducer(net.backend, _never)
+            run = Run(net, *net._batch(x, y, None), optimizer, self._workload.rows, False, 0, reducer=reducer)
             run.order = net.backend.asarray(run.order, "int64") if run.gathers else run.order
         return run
 

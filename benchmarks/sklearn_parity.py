@@ -36,6 +36,9 @@ DTYPES = ("float64", "float32")
 # Ten epochs are 30 steps, of which each rounds every weight to half a unit in the last place: 1.1e-16, 6e-8 relative,
 # 30 times that is 3e-15 and 2e-6. The line search of L-BFGS magnifies what is rounded, by up to 5,300 here (5.9e-13 in
 # double precision); scikit-learn with its rows in another order differs from itself by as much as 1.7e-5 in float32.
+# The formulas and types are one: in float32, where 24 fits are up to 8.5e-5 apart, gradients at the same 291 points lie
+# 3.3e-7 (median) and 1.6e-5 (most) off those in float64, scikit-learn's 3.3e-7 and 1.5e-5, and 3.7e-6 off each other.
+# With its loss at those points in place of ours fits are up to 6.1e-5 apart, with its gradient 4.0e-5, with both 0.
 BOUNDS = {"float64": 1e-12, "float32": 5e-6}
 LBFGS_FLOAT32 = 5300 * 6e-8
 CUDA_BOUNDS = {"float64": 1e-10, "float32": 1e-4}  # whose products add up in another order

@@ -123,7 +123,7 @@ class Keeper:
         places = self._places()
         if places and not resume:
             raise InvalidValue(
-                f"{self._folder} has checkpoints of a training already: resume=True goes on with it; to begin anew, "
+                f"{self._folder} has checkpoints of a training already: go on with it (resume=True, --resume), or "
                 "name another folder"
             )
         refused: list[CheckpointError] = []
@@ -153,10 +153,10 @@ class Keeper:
 
         Parameters that are not finite are not written: the epoch is taken again, and ends in the same divergence.
         """
+        self._wait()
         run, now = self.run, (self.run.t, self.history.stopped_because)
         if not self._writes or now == self._tried or not run.net.backend.is_finite(run.net.theta):
             return
-        self._wait()
         self._tried, place = now, self._folder / f"step-{run.t:012d}.safetensors"
         try:
             container.write(place, self._about(), _arrays(run, self.history), "what a checkpoint says")

@@ -147,6 +147,16 @@ def parameter(given: Any, shape: tuple[int, ...], backend: NumpyBackend, dtype: 
     return _converted(x, backend, dtype, name)
 
 
+def host(x: Any, name: str) -> numpy.ndarray:
+    """Return an array of any library, on any device, as NumPy's.
+
+    Raises:
+        InvalidType: not numbers.
+    """
+    found = array(_detached(x, name), name)
+    return found.get() if hasattr(found, "get") else found
+
+
 def _detached(x: Any, name: str) -> Any:
     """Return a tensor that autograd tracks, or that lies where NumPy cannot read, as one on the host that it can."""
     if not (hasattr(x, "detach") and hasattr(x, "cpu")):

@@ -37,7 +37,7 @@ class Sums:
         self._views = [net.layout.views(message[HEAD:]) for message in self._messages]
         self._losses = [message[:1].reshape(()) for message in self._messages]
         self._total, self.gradient = self._messages[0], self._messages[0][HEAD:]
-        self._buckets = buckets(net.layout.starts, self._total.itemsize, reducer.bucket) if reducer else {}
+        self._buckets = buckets(net.layout.starts, self._total.dtype.itemsize, reducer.bucket) if reducer else {}
 
     def parts(self, rows: int) -> list[slice]:
         """Return the parts of a batch of so many rows that this rank takes, one after the other."""

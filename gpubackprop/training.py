@@ -64,7 +64,8 @@ def fit(
 
     With checkpoints a training that was killed goes on where the newest one was written, and ends with the same
     parameters and history (but for seconds) as if nothing had happened, to the last bit on the same backend. What was
-    given has to be given again, the data too; epochs, tol, patience, callbacks and the backend may be others. What
+    given has to be given again, the data too; epochs, tol, patience, callbacks and the backend may be others. That the
+    data are the same is not checked but for their number, nor what a schedule of yours does but for its name, and what
     callbacks remember is theirs to keep. SIGTERM, in the main thread, ends the step, writes a last checkpoint and the
     process.
 
@@ -234,13 +235,7 @@ def _epochs(
                 history.retried.append(epoch)
                 run.repeat_epoch()
                 continue
-            history.loss.append(loss)
-            history.samples = run.samples
-            if validation is not None:
-                with run.undone_by_failure():
-                    history.validation_loss.append(run.evaluate(*validation))
-            history.learning_rate.append(run.learning_rate)
-            history.seconds.append(time.perf_counter() - started)
+            _record(run, history, loss, validation, started)
             show(history)
             stops = [callback(run.net, history) for callback in callbacks]
             if any(isinstance(stop, (bool, numpy.bool_)) and stop for stop in stops):
@@ -252,6 +247,17 @@ def _epochs(
         keeper.after_epoch()
     keeper.write()
     return reason
+
+
+def _record(run: Run, history: History, loss: float, validation: tuple[Any, Any, Any] | None, started: float) -> None:
+    """Enter the figures of an epoch that is over into the history."""
+    history.loss.append(loss)
+    history.samples = run.samples
+    if validation is not None:
+        with run.undone_by_failure():
+            history.validation_loss.append(run.evaluate(*validation))
+    history.learning_rate.append(run.learning_rate)
+    history.seconds.append(time.perf_counter() - started)
 
 
 def _finished(history: History, epochs: int, patience: _Patience) -> str | None:

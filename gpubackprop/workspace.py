@@ -98,15 +98,15 @@ class Workspace:
         self.y: Any = None
         self.weight: Any = None
         self.value, self.total = zeros((), dtype), zeros((), dtype)
-        self._part: tuple[int, Workspace] = rows, self
+        self._part: tuple[int, Workspace] | None = None  # not itself, or its memory would wait for the collector
 
     def first(self, rows: int) -> Workspace:
         """Return the workspace of a smaller batch, in the same memory."""
         if rows == self.rows:
             return self
-        if rows != self._part[0]:
+        if self._part is None or rows != self._part[0]:
             part = copy.copy(self)
-            self._part = rows, part
+            part._part, self._part = None, (rows, part)
             views: dict[int, Any] = {}  # what is one array stays one
             for name in ("z", "a", "h", "mask", "delta"):
                 buffers = getattr(self, name)
@@ -116,7 +116,7 @@ class Workspace:
 
     def unload(self) -> None:
         """Let go of the batch, and of that of the last smaller one, which are the caller's."""
-        for part in (self, self._part[1]):
+        for part in (self, self._part[1] if self._part else self):
             part.h[0] = part.y = None
 
     def load(self, x: Any, y: Any = None, w: Any = None) -> Workspace:

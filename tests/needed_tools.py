@@ -89,6 +89,9 @@ TOOLS = {
     "rich": Tool("progress bar of scikit-learn", partial(_distribution, "rich"), "pip install rich"),
     "cloudpickle": Tool("cloudpickle", partial(_distribution, "cloudpickle"), "pip install cloudpickle"),
     "mpi": Tool("ranks under mpiexec", _mpi, "pip install 'gpubackprop[mpi]'"),
+    "array_api_strict": Tool(
+        "array API, strict", partial(_distribution, "array_api_strict"), "pip install array-api-strict"
+    ),
     "host": Tool("kernels on the host", partial(_program, "g++"), "install g++ (Debian: apt-get install g++)"),
     "cc": Tool("formulas as loops in C", partial(_program, "cc"), "install a C compiler (Debian: apt-get install gcc)"),
     "compile": Tool("kernels compiled for CUDA", _nvrtc, "pip install 'nvidia-cuda-nvrtc>=13,<14'"),

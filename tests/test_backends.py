@@ -371,3 +371,12 @@ def test_real_device() -> None:
     assert gb.why_no_cuda() is None
     assert _name() == "cuda"
     assert "CuPy" in gb.available_backends()["cuda"]
+
+
+@pytest.mark.parametrize("name", devices.LOCAL_RANK)
+def test_a_rank_takes_the_device_of_its_number(gpu: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    fake_cupy.install(monkeypatch, devices=3)
+    for rank in range(5):
+        monkeypatch.setenv(name, str(rank))
+        assert gb.Network([1, 1], backend="cuda").backend.index == rank % 3
+        assert gb.Network([1, 1], backend="cuda:0").backend.index == 0

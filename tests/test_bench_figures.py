@@ -214,7 +214,7 @@ def test_numbers_of_the_other_tables_are_the_files() -> None:
 
 
 def test_rows_around_the_step_say_what_was_measured() -> None:
-    table = _table(BOTH, "Epochs, inference, backward pass, start-up, SGD, float32")
+    table = _table(BOTH, "Epochs, inference, backward pass, start-up, ranks, SGD, float32")
     measured = ["epoch", "epoch with transfer", "inference", "backward", "epoch streamed", "start-up, import"]
     assert _column(table, "measured") == measured
     assert [note.partition(": ")[2] for note in table.notes] == ["streamed epochs take 1.25× those in memory."] * 2

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
 import safetensors.numpy
+from stops import at_step
 
 import gpubackprop as gb
 from gpubackprop import schedules
@@ -29,7 +29,6 @@ from gpubackprop.errors import (
     Terminated,
 )
 from gpubackprop.optimizers import OPTIMIZERS, SGD, Adam, RMSprop
-from gpubackprop.run import Run
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
 RNG = numpy.random.default_rng(12)
@@ -59,22 +58,6 @@ def _record(history: gb.History) -> dict[str, Any]:
 
 def _files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-@contextlib.contextmanager
-def _at_step(step: int, number: signal.Signals, times: int = 1) -> Iterator[None]:
-    """Send a signal to this process while the run takes that step."""
-    real = Run._take
-
-    def take(self: Run, *rest: Any) -> None:
-        real(self, *rest)
-        if self.t >= step > self.t - len(rest[1]):
-            for _ in range(times):
-                signal.raise_signal(number)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "_take", take)
-        yield
 
 
 def _every_step(folder: Path) -> gb.Checkpoint:
@@ -153,7 +136,7 @@ def test_from_cuda_to_the_cpu_and_back(device: str, step: int, tmp_path: Path) -
     for number, backends in enumerate([(device, "numpy"), ("numpy", device)]):
         begun, ended = (_net(dropout=0.4, backend=backend) for backend in backends)
         folder = tmp_path / str(number)
-        with _at_step(step, signal.SIGINT), pytest.warns(InterruptWarning):
+        with at_step(step, signal.SIGINT), pytest.warns(InterruptWarning):
             _fit(begun, optimizer="adam", checkpoint=gb.Checkpoint(folder))
         _fit(ended, optimizer="adam", checkpoint=folder, resume=True)
         assert abs(ended.backend.to_numpy(ended.theta) - whole.theta).max() <= 1e-10
@@ -170,7 +153,7 @@ def test_a_signal_writes_a_last_checkpoint(number: signal.Signals, step: int, tm
     expected = _fit(whole, optimizer="adam")
     handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     told = pytest.raises(Terminated) if number == signal.SIGTERM else pytest.warns(InterruptWarning)
-    with _at_step(step, number, times=2 if number == signal.SIGTERM else 1), told:
+    with at_step(step, number, times=2 if number == signal.SIGTERM else 1), told:
         _fit(net, optimizer="adam", checkpoint=gb.Checkpoint(tmp_path, every_epochs=100))
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
     assert _files(tmp_path) == [f"step-{step:012d}.safetensors"]
@@ -179,7 +162,7 @@ def test_a_signal_writes_a_last_checkpoint(number: signal.Signals, step: int, tm
 
 
 def test_termination_says_where_it_is_and_with_which_status(tmp_path: Path) -> None:
-    with _at_step(4, signal.SIGTERM), pytest.raises(SystemExit) as caught:
+    with at_step(4, signal.SIGTERM), pytest.raises(SystemExit) as caught:
         _fit(_net(), checkpoint=tmp_path)
     assert caught.value.code == 143
     assert (
@@ -192,7 +175,7 @@ def test_sigterm_is_as_always_without_checkpoints_and_in_other_threads(tmp_path:
     came: list[int] = []
     handler = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
     try:
-        with _at_step(4, signal.SIGTERM):
+        with at_step(4, signal.SIGTERM):
             assert len(_fit(_net()).loss) == EPOCHS
         thread = threading.Thread(target=_fit, args=(_net(),), kwargs={"checkpoint": tmp_path})
         thread.start()
@@ -200,7 +183,7 @@ def test_sigterm_is_as_always_without_checkpoints_and_in_other_threads(tmp_path:
         assert len(_files(tmp_path)) == 2
         assert came == [signal.SIGTERM]
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        with _at_step(4, signal.SIGTERM):
+        with at_step(4, signal.SIGTERM):
             assert len(_fit(_net(), checkpoint=tmp_path / "ignored").loss) == EPOCHS
     finally:
         signal.signal(signal.SIGTERM, handler)
@@ -276,7 +259,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     _fit(_net(), checkpoint=tmp_path)
     files, net = _files(tmp_path), _net()
     before = _theta(net)
-    with pytest.raises(InvalidValue, match="has checkpoints of a training already: resume=True goes on with it"):
+    with pytest.raises(InvalidValue, match="has checkpoints of a training already: go on with it"):
         _fit(net, checkpoint=tmp_path)
     assert (_files(tmp_path), _theta(net)) == (files, before)
 
@@ -374,7 +357,7 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes, bytes]:
     """Two checkpoints, after an epoch and within the next, and the parameters in the end."""
     folder = tmp_path_factory.mktemp("two")
-    with _at_step(STEPS + 2, signal.SIGINT), pytest.warns(InterruptWarning):
+    with at_step(STEPS + 2, signal.SIGINT), pytest.warns(InterruptWarning):
         _fit(_net(), optimizer="adam", checkpoint=folder, retries=1, sample_weight=WEIGHTS)
     net = _net()
     _fit(net, optimizer="adam", sample_weight=WEIGHTS)

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,10 @@ _CALLS: dict[str, tuple[str, int, str]] = {
     "altered metadata": ("predict odd good.csv", 2, "the model's metadata are not what train writes"),
     "file of other width": ("predict model ragged.csv", 2, r"has 2 columns; the model takes 3 features"),
     "predictions into a folder": ("predict model bare.csv --out folder.csv", 2, "is there and is no file"),
+    "resuming from nowhere": ("train good.csv --resume", 2, "--resume is about the folder that --checkpoint names"),
+    "checkpoints nowhere": ("train good.csv --checkpoint-every 2", 2, "--checkpoint-every is about the folder"),
+    "checkpoints never": ("train good.csv --checkpoint c --checkpoint-every 0", 2, "at least 1"),
+    "checkpoints in a file": ("train good.csv --out taken2 --checkpoint good.csv", 2, "--checkpoint good.csv: no file"),
     "predictions nowhere": ("predict model bare.csv --out none/p.csv", 2, "--out none/p.csv: cannot be written"),
     "doctor with more": ("doctor now", 2, "unrecognized arguments: now"),
 }
@@ -367,6 +372,46 @@ def test_ctrl_c_leaves_a_usable_model(tmp_path: Path) -> None:
     assert "accuracy" in _said(output)["test"]
     run = _run("predict", tmp_path / "m/model.safetensors", flowers)
     assert (run.returncode, len(_table(run.stdout))) == (0, 150)
+
+
+def _model_and_losses(folder: Path) -> tuple[bytes, list[float]]:
+    return (folder / "model.safetensors").read_bytes(), json.loads((folder / "history.json").read_text())["loss"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)])
+def test_what_was_ended_goes_on_from_its_checkpoint(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    flowers = _flowers(tmp_path / "flowers.csv")
+    train = ["train", str(flowers), "--hidden", "64", "--epochs", "300", "--batch-size", "4"]
+    kept = [*train, "--out", str(tmp_path / "m"), "--checkpoint", str(tmp_path / "c"), "--checkpoint-every", "2"]
+    with subprocess.Popen(
+        [*COMMAND, *kept], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        _await(process, "  epoch ")
+        while not list(tmp_path.glob("c/step-*.safetensors")):
+            time.sleep(0.001)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    if number == signal.SIGTERM:
+        assert re.fullmatch(
+            r"gpubackprop: error: terminated in epoch \d+; the last checkpoint is .*safetensors", errors.strip()
+        )
+    assert list((tmp_path / "m").iterdir()) == []
+    refused = _run(*kept)
+    assert (refused.returncode, "resume" in refused.stderr) == (2, True)
+    resumed, whole = _run(*kept, "--resume"), _run(*train, "--out", tmp_path / "w")
+    assert (resumed.returncode, whole.returncode) == (0, 0), resumed.stderr
+    assert _model_and_losses(tmp_path / "m") == _model_and_losses(tmp_path / "w")
+    other = _run(*kept, "--resume", "--optimizer", "sgd")
+    assert (other.returncode, other.stderr.count("is of a training with optimizer ")) == (2, 1)
+
+
+def test_no_checkpoint_can_be_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "c").mkdir()
+    (folder / "c/step-000000000001.safetensors").write_text("foreign")
+    assert main(["train", "good.csv", *QUICK, "--checkpoint", "c", "--resume"]) == 2
+    assert "error: c/step-000000000001.safetensors is not a checkpoint" in capsys.readouterr().err
 
 
 def test_ctrl_c_elsewhere(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy
 import pytest
+from stops import at_step
 
 import gpubackprop as gb
 from gpubackprop.errors import CheckpointWarning, DivergenceWarning, InterruptWarning
 from gpubackprop.optimizers import SGD, Adagrad, Adam
+from gpubackprop.run import Run
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
 PACKAGE = Path(gb.__file__).parents[1]
@@ -191,7 +193,7 @@ def test_on_cuda(device: str) -> None:
     assert _theta(net) == _theta(kept)
 
 
-@pytest.mark.parametrize("last", [STEPS - 1, 2 * STEPS + 3])
+@pytest.mark.parametrize("last", [STEPS - 1, 2 * STEPS + 1, 2 * STEPS + 3])
 def test_a_run_killed_before_or_after_its_retries_goes_on(last: int, tmp_path: Path) -> None:
     """A rate of 1e300 in the first two tries of epoch 2: stopped before or after them, training ends the same."""
     spared = [1e300, 1e300]
@@ -204,16 +206,53 @@ def test_a_run_killed_before_or_after_its_retries_goes_on(last: int, tmp_path: P
     assert expected.retried == [2, 2]
     spared = [1e300, 1e300]
 
-    def stop(net: gb.Network, history: gb.History) -> None:
-        if len(history.loss) == last // STEPS + 1:
-            signal.raise_signal(signal.SIGINT)
-
     arguments: dict[str, Any] = {"optimizer": SGD(rate, momentum=0.9), "retries": 2, "checkpoint": tmp_path}
-    with pytest.warns(InterruptWarning):
-        _fit(net, callbacks=[stop], epochs=4, **arguments)
+    with at_step(last, signal.SIGINT), pytest.warns(InterruptWarning):
+        _fit(net, **arguments)
     history = _fit(net, resume=True, **arguments)
     assert (history.retried, history.learning_rate) == ([2, 2], expected.learning_rate)
     assert (history.loss, _theta(net)) == (expected.loss, _theta(whole))
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_within_the_epoch_that_diverges_what_its_start_was_is_known(retries: int, tmp_path: Path) -> None:
+    """Stopped in step 2 of epoch 2, in whose step 5 a rate is far too high; with a retry that is so once more."""
+    rule = SGD(lambda t: 1e300 if t == STEPS + 4 else 0.1, momentum=0.9)
+    net, begun, kept = _net(), _net(), _net()
+    arguments: dict[str, Any] = {"optimizer": rule, "retries": retries, "checkpoint": gb.Checkpoint(tmp_path, 100)}
+    with at_step(STEPS + 2, signal.SIGINT), pytest.warns(InterruptWarning):
+        _fit(begun, **arguments)
+    with pytest.warns(DivergenceWarning, match="epoch 2"):
+        assert _fit(net, resume=True, **arguments).retried == [2] * retries
+    _fit(kept, optimizer=rule, epochs=1)
+    assert _theta(net) == _theta(kept)
+
+
+def test_parameters_that_are_not_finite_are_in_no_checkpoint(tmp_path: Path) -> None:
+    """They are so after step 3 of epoch 2: the newest is that of step 2, and whoever resumes it meets the same end."""
+    rule, every_step = SGD(lambda t: 1e300 if t >= STEPS + 1 else 0.1), gb.Checkpoint(tmp_path, every_minutes=1e-12)
+    for resume in (False, True):
+        with pytest.warns(DivergenceWarning) as caught:
+            _fit(_net(), optimizer=rule, checkpoint=every_step, resume=resume)
+        assert len(caught) == 1
+        assert _files(tmp_path) == [f"step-{STEPS + step:012d}.safetensors" for step in (1, 2)]
+
+
+def test_checkpoints_of_what_was_repeated_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of steps 4 and 5 of epoch 2, when that of step 1 of its repetition is written."""
+    rule = SGD(lambda t: 1e300 if t == STEPS + 4 else 0.1)
+    repeat_epoch, left = Run.repeat_epoch, []
+
+    def interrupted(self: Run) -> None:
+        left.extend(_files(tmp_path))
+        repeat_epoch(self)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Run, "repeat_epoch", interrupted)
+    with pytest.warns(InterruptWarning):
+        _fit(_net(), optimizer=rule, checkpoint=gb.Checkpoint(tmp_path, every_minutes=1e-12), retries=1)
+    assert left == [f"step-{STEPS + step:012d}.safetensors" for step in (4, 5)]
+    assert _files(tmp_path) == [f"step-{STEPS + 1:012d}.safetensors"]
 
 
 # -- killed processes --------------------------------------------------------------------------------------------------
@@ -236,40 +275,52 @@ print(history.loss[-1].hex(), history.validation_loss[-1].hex(), net.theta.tobyt
 
 
 def _training(folder: Path, epochs: int, *kept: str) -> subprocess.Popen[str]:
-    """Start a process that trains, with checkpoints after every epoch and all 0.6 ms, from the newest one on."""
+    """Start a process that trains; "kept": with a checkpoint every 0.6 ms and after every epoch, from the newest on."""
     program = [sys.executable, "-W", "error", "-c", TRAINS, str(folder), str(epochs), *kept]
     return subprocess.Popen(program, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
 
 
-def _same_after_kills(folder: Path, kills: int, epochs: int) -> int:
-    """Kill training so many times, let it end, compare to the last bit; return how many kills met a write."""
-    rng, met = random.Random(kills), 0
-    for _ in range(kills):
-        with _training(folder, epochs, "kept") as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            time.sleep(rng.uniform(0.0, 0.08))
+def _end_of_training(folder: Path, epochs: int, *kept: str, kill: random.Random | None = None) -> str | None:
+    """Return what a training ends with, None if it was killed before: most often soon after it went on."""
+    with _training(folder, epochs, *kept) as process:
+        assert process.stdout is not None
+        before = _files(folder)
+        assert process.stdout.readline() == "ready\n"
+        if kill:
+            while kill.random() < 0.999 and process.poll() is None and _files(folder) == before:
+                time.sleep(0.001)
+            time.sleep(kill.uniform(0.0, 0.05))
             process.kill()
-            assert process.wait() == -signal.SIGKILL, "training was over before it could be killed"
-        met += any(name.endswith(".tmp") for name in _files(folder)) if folder.exists() else 0
-    ends = []
-    for kept in ([], ["kept"]):
-        with _training(folder, epochs, *kept) as process:
-            ends.append(process.communicate()[0])
-            assert process.returncode == 0
-    assert len(ends[0]) > 100
-    assert ends[0] == ends[1]
+        end = process.stdout.read()
+        assert process.wait() in ({0, -signal.SIGKILL} if kill else {0})
+    return end if process.returncode == 0 else None
+
+
+def _same_after_kills(folder: Path, kills: int, epochs: int) -> int:
+    """Kill training so many times, compare its ends to the last bit; return how many kills met a write."""
+    rng, met, killed, expected = random.Random(kills), 0, 0, _end_of_training(folder, epochs)
+    assert expected and len(expected) > 100
+    while killed < kills:
+        end = _end_of_training(folder, epochs, "kept", kill=rng)
+        if end is None:
+            killed += 1
+            met += any(name.endswith(".tmp") for name in _files(folder))
+        else:  # it was quicker: once more from the start
+            assert end == expected
+            for path in folder.iterdir():
+                path.unlink()
+    assert _end_of_training(folder, epochs, "kept") == expected
     assert all(name.endswith(".safetensors") for name in _files(folder))
     return met
 
 
 @POSIX
 def test_killed_a_few_times_it_ends_in_the_same_bits(tmp_path: Path) -> None:
-    _same_after_kills(tmp_path / "folder", 6, epochs=60)
+    _same_after_kills(tmp_path, 6, epochs=30)
 
 
 @POSIX
 @pytest.mark.slow
 def test_killed_a_hundred_times_it_ends_in_the_same_bits(tmp_path: Path) -> None:
-    met = _same_after_kills(tmp_path / "folder", 100, epochs=600)
+    met = _same_after_kills(tmp_path, 100, epochs=150)
     assert met > 5, "the kills hardly ever met a write: they show little"

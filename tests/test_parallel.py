@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ranks
-from ranks import CASES, DTYPES
+import rank_cases
+from rank_cases import CASES, DTYPES
 
 import gpubackprop as gb
 from gpubackprop import parallel
@@ -28,6 +28,14 @@ LAUNCH = [sys.executable, "-m", "gpubackprop", "launch", "-n"]
 AT_MOST = 5.0  # seconds until a job has ended, once one of its ranks has
 # Rounding of the sums, which ranks take in another order, a hundred steps on: some hundred units of eps of θ's largest.
 BOUNDS = {"float64": 1e-12, "float32": 1e-5}
+
+
+def job_of(command: list[str], environment: dict[str, str]) -> dict[str, np.ndarray]:
+    """Run ranks to their end; return the arrays in the file that their last argument names."""
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    with np.load(command[-1]) as found:
+        return dict(found)
 
 
 @pytest.fixture(autouse=True)
@@ -45,18 +53,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[st
     @cache
     def on(count: int) -> dict[str, np.ndarray]:
         path = tmp_path_factory.mktemp("ranks") / "found.npz"
-        command = [*LAUNCH, str(count), str(HERE / "ranks.py"), str(path)]
-        run = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
-        assert run.returncode == 0, run.stderr
-        with np.load(path) as found:
-            return dict(found)
+        return job_of([*LAUNCH, str(count), str(HERE / "rank_cases.py"), str(path)], ENVIRONMENT)
 
     return on
 
 
 @cache
 def _alone(case: str, dtype: str) -> dict[str, np.ndarray]:
-    return ranks.figures(*ranks.trained(case, dtype, distributed=False))
+    return rank_cases.figures(*rank_cases.trained(case, dtype, distributed=False))
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -235,6 +239,54 @@ def test_a_seed_of_none_is_one_for_all(start: Any) -> None:
     output, errors = start(train).communicate(timeout=60)
     sums = [line for line in output.splitlines() if line.startswith("sum")]
     assert len(sums) == 2 and len(set(sums)) == 1, errors
+
+
+# -- jobs that go on ---------------------------------------------------------------------------------------------------
+
+GOES_ON = """
+end, resume, stop = {end}, {resume}, {stop}
+def tell(net, history):
+    if len(history.loss) == stop:
+        say("at", time.time())
+        os.kill(os.getpid(), signal.{signal})
+history = gb.fit(
+    net, X, y, optimizer=gb.optimizers.Adam(0.01), epochs=end, tol=None, batch_size=7, distributed=True,
+    checkpoint="checkpoints", resume=resume, callbacks=[tell],
+)
+say("theta", net.theta.tobytes().hex())
+if rank == 0:
+    np.save("theta.npy", net.theta)
+    np.save("loss.npy", history.loss)
+"""
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+def test_a_job_that_was_ended_goes_on_with_any_number_of_ranks(
+    start: Any, tmp_path: Path, name: str, count: int
+) -> None:
+    """Two ranks train and are ended; so many take their checkpoint up: the same bits where they are two again."""
+    net = gb.Network([5, 4, 3], seed=0)
+    X, y = np.random.default_rng(0).normal(size=(40, 5)), np.ones((40, 3))
+    whole = gb.fit(net, X, y, optimizer=gb.optimizers.Adam(0.01), epochs=6, tol=None, batch_size=7)
+    ended = start(GOES_ON.format(end=10**6, resume=False, stop=3, signal=name))
+    ended.communicate(timeout=60)
+    assert ended.returncode != 0
+    [*_, newest] = sorted((tmp_path / "checkpoints").iterdir())
+    assert int(newest.stem.removeprefix("step-")) >= 2 * 6
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+    goes_on = start(GOES_ON.format(end=6, resume=True, stop=0, signal=name), count)
+    output, errors = goes_on.communicate(timeout=60)
+    assert goes_on.returncode == 0, errors
+    assert len({line for line in output.splitlines() if line.startswith("theta")}) == 1
+    np.testing.assert_allclose(np.load(tmp_path / "loss.npy"), whole.loss, rtol=BOUNDS["float32"])
+    bound = BOUNDS["float32"] * abs(net.theta).max()
+    np.testing.assert_allclose(np.load(tmp_path / "theta.npy"), net.theta, rtol=0, atol=bound)
+    if count == 2:
+        again = start(GOES_ON.format(end=6, resume=False, stop=0, signal=name).replace('"checkpoints"', '"others"'))
+        again.communicate(timeout=60)
+        uninterrupted = np.load(tmp_path / "theta.npy").tobytes().hex()
+        assert f"theta {uninterrupted}" in output
 
 
 # -- the launcher ------------------------------------------------------------------------------------------------------

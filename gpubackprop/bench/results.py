@@ -16,7 +16,7 @@ from .document import Fields, Place, clean, document, short
 
 WHATS = (
     *("step", "epoch", "epoch with transfer", "epoch streamed", "inference", "backward", "activation", "loss"),
-    *("optimizer", "scaling", "start-up"),
+    *("optimizer", "scaling", "start-up", "step on ranks"),
 )
 BACKENDS = {"numpy": "CPU", "cuda": "GPU"}
 FLOORS = PRODUCTS, COPY, HELD = "bare products", "copy bandwidth", "in memory"

@@ -190,11 +190,13 @@ def rate_of(rate: float | None) -> str:
     return NONE if rate is None else digits(rate)
 
 
-_AROUND_STEPS = ("epoch", "epoch with transfer", "epoch streamed", "inference", "backward", "start-up")
+_AROUND_STEPS = (
+    *("epoch", "epoch with transfer", "epoch streamed", "inference", "backward", "start-up", "step on ranks"),
+)
 
 
 def others(results: Results) -> Table:
-    """Return epochs, inference, backward passes and start-up."""
+    """Return epochs, inference, backward passes, start-up and steps on ranks."""
     sides = [BACKENDS[name] for name in results.backends]
     both = len(sides) == 2
     rows = []
@@ -205,7 +207,8 @@ def others(results: Results) -> Table:
             (*work_of(pair.either), _measured(pair.either), *times, *([factor_of(pair.speed_up)] if both else []))
         )
     columns = (*WORK, "measured", *sides, *(["speed-up"] if both else []))
-    return Table("Epochs, inference, backward pass, start-up", columns, tuple(rows), 4, tuple(_streamed(results)))
+    title = "Epochs, inference, backward pass, start-up, ranks"
+    return Table(title, columns, tuple(rows), 4, tuple(_streamed(results)))
 
 
 def _streamed(results: Results) -> Iterator[str]:

@@ -78,9 +78,9 @@ def _train(arguments: argparse.Namespace, group: parallel.Alone) -> int:
     targets = None if data.classes else Scale.standard(_as_columns(data.y[rows]))
     wide = features.needs_float64 or (targets is not None and targets.needs_float64)
     net = _network(arguments, data, len(rows), wide)
-    folder = writable(arguments.out or f"{Path(data.name).stem}-model", FILES)
     if arguments.checkpoint:
         writable(arguments.checkpoint, [], "--checkpoint")
+    folder = writable(arguments.out or f"{Path(data.name).stem}-model", FILES)
     say("network", _described(net))
     y = data.y if targets is None else targets.apply(_as_columns(data.y), net.dtype)
     history, status = _fit(net, *_training(data, rows, features, y, net.dtype), arguments, distributed=group.size > 1)
@@ -177,7 +177,7 @@ def _fit(
         f"{arguments.optimizer}, rate {rate:g} falling to 0, batches of {batch_size}, at most {epochs} epochs",
     )
     bar = bool(sys.stderr and sys.stderr.isatty()) and importlib.util.find_spec("tqdm") is not None
-    folder, every = arguments.checkpoint, arguments.checkpoint_every or 1
+    folder = arguments.checkpoint
     with _warnings_as_lines() as caught:
         history = fit(
             net,
@@ -189,7 +189,7 @@ def _fit(
             seed=arguments.seed,
             patience=max(10, epochs // 4),
             callbacks=[] if bar else [_a_line_a_second(epochs)],
-            checkpoint=Checkpoint(folder, every) if folder else None,
+            checkpoint=Checkpoint(folder, arguments.checkpoint_every) if folder else None,
             resume=arguments.resume,
             distributed=distributed,
             stream=arguments.stream or None,

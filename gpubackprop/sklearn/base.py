@@ -8,26 +8,25 @@ the forward pass.
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+import numpy
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ..activations import ACTIVATIONS, Activation
 from ..checks import integer
 from ..errors import BackendUnavailable, InvalidType
 from ..optimizers import OPTIMIZERS, Optimizer
-from . import convert, files, rules
+from . import convert, dispatch, files, rules
 from .epochs import TrainsByEpochs
 from .lbfgs import TrainsByLBFGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    import numpy
+    from collections.abc import Callable, Iterator, Sequence
 
     from ..formula import Row
 
@@ -76,11 +75,22 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
             raise ValueError("X_val and y_val must be given together")
         if X_val is not None and self.solver == "lbfgs":
             raise ValueError("X_val and y_val are for the solvers 'sgd' and 'adam', got solver='lbfgs'")
-        self._validation_data = None if X_val is None else (X_val, y_val)
-        try:
-            return super().fit(X, y, sample_weight)
-        finally:
-            del self._validation_data
+        with self._on_host(X, y, sample_weight, X_val, y_val) as (X, y, sample_weight, *validation):
+            self._validation_data = None if X_val is None else tuple(validation)
+            try:
+                return super().fit(X, y, sample_weight)
+            finally:
+                del self._validation_data
+
+    @contextlib.contextmanager
+    def _on_host(self: Any, X: Any, *others: Any) -> Iterator[list[Any]]:
+        """Train on NumPy's arrays, whose library the arrays are of; the parameters then follow that of X."""
+        place = dispatch.place_of(X)
+        if hasattr(self, "coefs_"):
+            self.coefs_, self.intercepts_ = self._host_parameters()
+        yield [dispatch.on_host(x) for x in (X, *others)]
+        if place is not None:
+            self._move(place)
 
     def _fit(self: Any, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False) -> Any:
         """Fit; what callbacks are told of the data is what the user gave."""
@@ -114,9 +124,20 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
         for name in ("coefs", "intercepts"):
             given = getattr(self, f"{name}_init")
             if given is not None:
-                initial = _initial(f"{name}_init", given, getattr(self, f"{name}_"))
+                initial = rules.initial(f"{name}_init", given, getattr(self, f"{name}_"))
                 setattr(self, f"{name}_", initial)
                 setattr(self, f"_best_{name}", [x.copy() for x in initial])
+
+    def predict(self: Any, X: Any) -> Any:
+        """Return the labels or the values that are predicted.
+
+        Args:
+            X: examples (N, n_0), dense or sparse.
+
+        Returns:
+            (N,), or (N, n_L) of several outputs or labels.
+        """
+        return self._following(X, "predict", super().predict)
 
     # -- copies and files ----------------------------------------------------------------------------------------
 
@@ -185,6 +206,18 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
         """
         return files.load(cls, path, rows)
 
+    def __sklearn_array_api_convert__(self: Any, convert: Callable[[Any], Any]) -> Any:
+        """Return a copy whose parameters are of another library, for scikit-learn's `move_estimator_to`."""
+        twin = copy.copy(self)
+        twin.coefs_, twin.intercepts_ = ([convert(x) for x in xs] for xs in self._host_parameters())
+        twin._keep(twin._network[0])
+        return twin
+
+    def __sklearn_tags__(self: Any) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags
+
     def __getstate__(self: Any) -> dict[str, Any]:
         """Return the attributes without the network, which is made of them."""
         state: dict[str, Any] = dict(super().__getstate__())
@@ -196,25 +229,9 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
         super().__setstate__(state)
         if "coefs_" not in state:
             return
-        dtype = str(self.coefs_[0].dtype)
+        settle = self._adopt if isinstance(self.coefs_[0], numpy.ndarray) else self._keep
         try:
-            self._adopt(self._network_of(dtype))
+            settle(self._network_of(self._dtype))
         except BackendUnavailable as error:
             warnings.warn(f"{error}; this {type(self).__name__} runs on NumPy", RuntimeWarning, stacklevel=2)
-            self._adopt(self._network_of(dtype, backend="numpy"))
-
-
-def _initial(name: str, given: Any, drawn: list[numpy.ndarray]) -> list[numpy.ndarray]:
-    """Return what was given in place of the parameters that were drawn, checked, in their type."""
-    shapes = [x.shape for x in drawn]
-    checked = [
-        check_array(x, dtype=drawn[0].dtype, ensure_2d=False, allow_nd=True, input_name=f"{name}[{l}]")
-        for l, x in enumerate(given)
-    ]
-    if [x.shape for x in checked] != shapes:
-        got = ", ".join(str(x.shape) for x in checked)
-        raise ValueError(
-            f"{name} must hold {len(shapes)} arrays of the shapes {', '.join(map(str, shapes))}, got {len(checked)} of "
-            f"the shapes {got or 'none'}"
-        )
-    return checked
+            settle(self._network_of(self._dtype, backend="numpy"))

@@ -10,7 +10,7 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import _check_sample_weight
 
 from .base import ADDED, OnNetwork
 
@@ -34,6 +34,8 @@ class MLPClassifier(OnNetwork, neural_network.MLPClassifier):  # type: ignore[mi
         intercepts_init: the same of the biases, [b_1, ..., b_L] with b_l (n_l,).
         class_weight: weights by label, "balanced" for those that make classes weigh the same, or None; they multiply
             those of the examples.
+        coefs_: [W_1, ..., W_L], with `intercepts_` arrays of NumPy. Where scikit-learn dispatches on X (set by
+            `array_api_dispatch`), they are of its library, as outputs are; in place they can be changed on NumPy alone.
         validation_loss_curve_: loss of X_val after each epoch, without the penalty, where `fit` was given such.
         backend_: "numpy" or "cuda", what the last fit ran on.
         device_: the same in words.
@@ -150,10 +152,13 @@ class MLPClassifier(OnNetwork, neural_network.MLPClassifier):  # type: ignore[mi
             ValueError: an argument that scikit-learn refuses, or no positive number of epochs.
             TypeError: epochs is no integer.
         """
-        with self._taking(epochs):
+        with (
+            self._taking(epochs),
+            self._on_host(X, y, sample_weight, classes) as (X, y, sample_weight, classes),
+        ):
             return super().partial_fit(X, y, sample_weight, classes)
 
-    def decision_function(self, X: Any) -> numpy.ndarray:
+    def decision_function(self, X: Any) -> Any:
         """Return the logits, what the output activation makes probabilities of.
 
         Args:
@@ -162,6 +167,31 @@ class MLPClassifier(OnNetwork, neural_network.MLPClassifier):  # type: ignore[mi
         Returns:
             (N,) for two classes, where the logistic function predicts the second above 0, else (N, n_classes).
         """
-        check_is_fitted(self)
+        return self._following(X, "decision_function", self._logits)
+
+    def _logits(self, X: Any) -> numpy.ndarray:
         logits = self._forward_pass_fast(X, logits=True)
         return logits.ravel() if self.n_outputs_ == 1 else logits
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return the probabilities of the labels.
+
+        Args:
+            X: examples (N, n_0), dense or sparse.
+
+        Returns:
+            (N, n_classes), in the order of `classes_`.
+        """
+        return self._following(X, "predict_proba", super().predict_proba)
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """Return the logarithms of the probabilities of the labels.
+
+        Args:
+            X: examples (N, n_0), dense or sparse.
+
+        Returns:
+            (N, n_classes), in the order of `classes_`.
+        """
+        proba = super().predict_proba
+        return self._following(X, "predict_log_proba", lambda x: numpy.log(proba(x)))

@@ -41,9 +41,11 @@ def to_sklearn(estimator: Any, kind: type) -> Any:
     names, parameters = inspect.signature(kind).parameters, estimator.get_params(deep=False)
     plain = kind(**{name: value for name, value in parameters.items() if name in names})
     learnt = {name: value for name, value in vars(estimator).items() if name not in (*parameters, *_OWN)}
+    if "coefs_" in learnt:
+        learnt["coefs_"], learnt["intercepts_"] = estimator._host_parameters()
     vars(plain).update(copy.deepcopy(learnt))
     if getattr(estimator, "_optimizer_state", None) is not None:
-        _unpack_state(estimator, plain._optimizer)
+        _unpack_state(estimator, plain)
     return plain
 
 
@@ -77,14 +79,14 @@ def _layout(estimator: Any) -> Layout:
     return Layout([W.shape for W in estimator.coefs_])
 
 
-def _unpack_state(estimator: Any, optimizer: Any) -> None:
+def _unpack_state(estimator: Any, plain: Any) -> None:
     """Write the core's state of an optimizer into scikit-learn's object: all that belongs to W, then all to b."""
-    t, slots = estimator._optimizer_state
+    optimizer, (t, slots) = plain._optimizer, estimator._optimizer_state
     for name, flat in zip(_slots(optimizer), slots, strict=False):
         pairs = _layout(estimator).views(flat)
         setattr(optimizer, name, [pair[j].copy() for j in (0, 1) for pair in pairs])
     if not len(slots):  # no momentum
-        optimizer.velocities = [numpy.zeros_like(x) for x in (*estimator.coefs_, *estimator.intercepts_)]
+        optimizer.velocities = [numpy.zeros_like(x) for x in (*plain.coefs_, *plain.intercepts_)]
     if hasattr(optimizer, "t"):
         optimizer.t = t
 

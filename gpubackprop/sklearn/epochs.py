@@ -42,7 +42,7 @@ class TrainsByEpochs(HasNetwork):
         training, validated = (X, y, sample_weight), validation.given(self, X)
         if self.early_stopping and not validated:
             training, validated = validation.set_aside(self, X, y, sample_weight)
-        net = self._network_of(str(self.coefs_[0].dtype), self.alpha)
+        net = self._network_of(self._dtype, self.alpha)
         self._adopt(net)
         rows = self._rows(len(training[1]))
         if self.verbose:

@@ -33,7 +33,7 @@ def save(estimator: Any, path: Any) -> None:
     check_is_fitted(estimator)
     if estimator.__dict__.get("_skl_callbacks"):
         raise InvalidType("callbacks cannot be written without pickle: call set_callbacks() before save")
-    tensors = storage.tensors(list(zip(estimator.coefs_, estimator.intercepts_, strict=True)))
+    tensors = storage.tensors(list(zip(*estimator._host_parameters(), strict=True)))
     if not all(numpy.isfinite(x).all() for x in tensors.values()):
         raise InvalidValue("coefs_ or intercepts_ hold NaN or infinity, which no file may: nothing was written")
     parameters = estimator.get_params(deep=False)

@@ -27,7 +27,7 @@ class TrainsByLBFGS(HasNetwork):
             super()._fit_lbfgs(X, y, sample_weight, *rest)  # type: ignore[misc]
         finally:
             del self._objective
-        self._adopt(self._network_of(str(self.coefs_[0].dtype)))
+        self._adopt(self._network_of(self._dtype))
 
     def _loss_grad_lbfgs(self: Any, packed: numpy.ndarray, *rest: Any) -> tuple[float, numpy.ndarray]:
         """Return the loss and its gradient at packed parameters."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
-from sklearn.utils.validation import validate_data
+from sklearn.utils._array_api import check_same_namespace
+from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .. import inputs
 from ..activations import identity
 from ..architecture import Architecture
 from ..backends import resolve
 from ..network import PREDICT_ROWS, Network
-from . import rules
+from . import dispatch, rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NO_WEIGHT = "Weights sum to zero, can't be normalized"  # NumPy's words, by which scikit-learn takes its means
 
@@ -25,9 +30,10 @@ class HasNetwork:
 
     def _network_of(self: Any, dtype: str, l2: float = 0.0, backend: str | None = None) -> Network:
         """Return a network with the estimator's parameters."""
-        output, outputs = self.out_activation_, len(self.intercepts_[-1])
+        coefs, intercepts = self._host_parameters()
+        output, outputs = self.out_activation_, len(intercepts[-1])
         architecture = Architecture.checked(
-            sizes=[len(self.coefs_[0]), *map(len, self.intercepts_)],
+            sizes=[len(coefs[0]), *map(len, intercepts)],
             activation=rules.activation_of(self.activation),
             output_activation=rules.activation_of(output),
             loss=rules.loss_of(self.loss, output, outputs, dtype),
@@ -37,8 +43,24 @@ class HasNetwork:
         )
         net = Network.__new__(Network)
         net._build(architecture, resolve(self.backend if backend is None else backend), self.precision)
-        net._set_parameters(zip(self.coefs_, self.intercepts_, strict=True))
+        net._set_parameters(zip(coefs, intercepts, strict=True))
         return net
+
+    def _host_parameters(self: Any) -> tuple[list[numpy.ndarray], list[numpy.ndarray]]:
+        """Return `coefs_` and `intercepts_`, of whatever library they are, as NumPy's arrays."""
+        coefs, intercepts = (
+            [inputs.host(dispatch.on_host(x), name) for x in getattr(self, name)] for name in ("coefs_", "intercepts_")
+        )
+        return coefs, intercepts
+
+    @property
+    def _dtype(self: Any) -> str:
+        """Type of the parameters, which other libraries write with their names before it."""
+        return str(self.coefs_[0].dtype).rpartition(".")[2]
+
+    @property
+    def _first_weight(self: Any) -> Any:
+        return self.coefs_[0]
 
     def _adopt(self: Any, net: Network) -> None:
         """Make a network that of the estimator, and its parameters the attributes: on NumPy they are one memory."""
@@ -47,8 +69,19 @@ class HasNetwork:
         if net.backend.name != "numpy":  # what is written into a copy would not be seen
             for x in (*self.coefs_, *self.intercepts_):
                 x.setflags(write=False)
+        self._keep(net)
+
+    def _keep(self: Any, net: Network) -> None:
+        """Say that a network has the parameters that are the attributes."""
         self._network = net, self._identity()
         self.backend_, self.device_ = net.backend.name, net.backend.description
+
+    def _move(self: Any, place: dispatch.Place) -> None:
+        """Make the parameters arrays of another library; what is read-only is copied, for not all have such."""
+        for name in ("coefs_", "intercepts_"):
+            own = [x if x.flags.writeable else x.copy() for x in getattr(self, name)]
+            setattr(self, name, [dispatch.moved(x, place) for x in own])
+        self._keep(self._network[0])
 
     def _identity(self: Any) -> list[Any]:
         """Return what a network is made of, to be compared by identity."""
@@ -62,11 +95,17 @@ class HasNetwork:
             return self._network_of(dtype)
         return kept if kept.dtype == dtype else kept._copy(kept.backend, dtype)
 
+    def _following(self: Any, X: Any, name: str, compute: Callable[[Any], numpy.ndarray]) -> Any:
+        """Return what a method computes of examples, in the library of X where scikit-learn dispatches on it."""
+        check_is_fitted(self)
+        check_same_namespace(X, self, attribute="_first_weight", method=name)
+        return dispatch.moved(compute(dispatch.on_host(X)), dispatch.place_of(X))
+
     def _forward_pass_fast(self: Any, X: Any, check_input: bool = True, logits: bool = False) -> numpy.ndarray:
         """Return the outputs (N, n_L) of examples (N, n_0), dense or sparse, or what the output activation is given."""
         if check_input:
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
-        dtype = str(numpy.result_type(X.dtype, self.coefs_[0].dtype, numpy.float32))
+        dtype = str(numpy.result_type(X.dtype, self._dtype, numpy.float32))
         net = self._current_network(dtype)
         net = without_output_activation(net) if logits else net
         x, rows = examples(net, X), min(PREDICT_ROWS, X.shape[0])

@@ -28,6 +28,8 @@ class MLPRegressor(OnNetwork, neural_network.MLPRegressor):  # type: ignore[misc
         coefs_init: the initial weights, [W_1, ..., W_L] with W_l (n_{l-1}, n_l), in place of those that are drawn; they
             must fit `hidden_layer_sizes` and the data. None: drawn. What goes on from a fit leaves them out.
         intercepts_init: the same of the biases, [b_1, ..., b_L] with b_l (n_l,).
+        coefs_: [W_1, ..., W_L], with `intercepts_` arrays of NumPy. Where scikit-learn dispatches on X (set by
+            `array_api_dispatch`), they are of its library, as outputs are; in place they can be changed on NumPy alone.
         validation_loss_curve_: loss of X_val after each epoch, without the penalty, where `fit` was given such.
         backend_: "numpy" or "cuda", what the last fit ran on.
         device_: the same in words.
@@ -126,5 +128,5 @@ class MLPRegressor(OnNetwork, neural_network.MLPRegressor):  # type: ignore[misc
             ValueError: an argument that scikit-learn refuses, or no positive number of epochs.
             TypeError: epochs is no integer.
         """
-        with self._taking(epochs):
+        with self._taking(epochs), self._on_host(X, y, sample_weight) as (X, y, sample_weight):
             return super().partial_fit(X, y, sample_weight)

@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 import numpy
+from sklearn.utils import check_array
 
 from ..activations import ACTIVATIONS as OWN_ACTIVATIONS
 from ..activations import Activation
@@ -155,6 +156,22 @@ def check_output(activation: str | Activation, loss: str | Loss, outputs: int) -
         raise InvalidValue(
             f"{cannot}, which takes outputs from {low:g} to {high:g}: it returns such from {a.min():g} to {a.max():g}"
         )
+
+
+def initial(name: str, given: Any, drawn: list[numpy.ndarray]) -> list[numpy.ndarray]:
+    """Return what was given in place of the parameters that were drawn, checked, in their type."""
+    shapes = [x.shape for x in drawn]
+    checked = [
+        check_array(x, dtype=drawn[0].dtype, ensure_2d=False, allow_nd=True, input_name=f"{name}[{l}]")
+        for l, x in enumerate(given)
+    ]
+    if [x.shape for x in checked] != shapes:
+        got = ", ".join(str(x.shape) for x in checked)
+        raise ValueError(
+            f"{name} must hold {len(shapes)} arrays of the shapes {', '.join(map(str, shapes))}, got {len(checked)} of "
+            f"the shapes {got or 'none'}"
+        )
+    return checked
 
 
 @dataclass(frozen=True)
