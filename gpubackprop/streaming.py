@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
@@ -132,6 +131,8 @@ class Windows:
             if again and self.drawn_from is not None:
                 rng.bit_generator.state = self.drawn_from
             self.drawn_from = rng.bit_generator.state
+        from concurrent.futures import ThreadPoolExecutor  # not imported by those who hold their data
+
         blocks, self._rest = self._checked(self._order(rng)), []
         with ThreadPoolExecutor(1) as reader:
             following = reader.submit(self._fill, 0, blocks)
