@@ -6,7 +6,7 @@ For R ranks, a batch of N and a message of B bytes (docs/scaling.md):
 
     t(R) = k(R) (c_0 + c_1 N / R) + a(R) + b(R) B
 
-c_0 and c_1 are fitted to one rank's steps with N, N / 2 and N / 4 examples. k(R) is how much longer the ranks take where
+c_0 and c_1 are fitted to one rank's steps with N, N / 2 and N / 4 examples. k(R) is how much longer ranks take where
 each computes for itself at the same time as the others, which share cores, caches and memory; a(R) and b(R) are of sums
 alone. No constant comes from the steps that the model is compared with. Every rank has one BLAS thread. Times are the
 least of all rounds: what else the machine does only adds to them.
@@ -31,7 +31,7 @@ from workloads import Workload, data_of, suite_workload
 RANKS = (1, 2, 4)
 REGIMES = ("tiny", "small", "deep", "medium")
 SIZES = (4, 2**12, 2**16, 2**20, 2**24)  # bytes of a sum
-ROUNDS = 7
+ROUNDS = 5
 TURN = 0.1  # seconds, at least
 
 

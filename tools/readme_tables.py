@@ -50,7 +50,7 @@ def block(folder: Path) -> str:
     """Return the tables of all files in a folder, of the suite first, then of gpu_steps.py.
 
     Args:
-        folder: of the result files; those of gpu_check.py have no part in it.
+        folder: of the result files; those of gpu_check.py and rank_model.py have no part in it.
 
     Returns:
         Markdown.
@@ -63,7 +63,7 @@ def block(folder: Path) -> str:
         content = document(path)
         if "workloads" in content:
             devices.append((path, content))
-        elif "kernels" not in content:
+        elif not {"kernels", "ranks"} & set(content):
             suites.append(results_of(path, content))
     parts = [_machine(results) for results in suites]
     parts += ["\n".join(_device(path, content)) for path, content in devices]
