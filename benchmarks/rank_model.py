@@ -57,7 +57,6 @@ def main() -> None:
     about: dict[str, Any] = {}
     machine.describe(about)
     found: dict[str, Any] = {"machine_info": about, "datetime": time.strftime("%Y-%m-%d"), "ranks": []}
-    found["load"] = [round(os.getloadavg()[0], 2)]
     for regime in REGIMES:
         entry = _of(suite_workload(regime, "Adam", "numpy"))
         found["ranks"].append(entry)
@@ -66,13 +65,13 @@ def main() -> None:
             efficiency = entry["seconds"]["1"] / measured / R
             line = f"{entry['workload']:28} R {R}  {measured * 1e3:9.3f} ms  model {predicted * 1e3:9.3f} ms"
             print(f"{line}  {predicted / measured:5.2f}  efficiency {efficiency:5.2f}", flush=True)
-    found["load"].append(round(os.getloadavg()[0], 2))
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _of(workload: Workload) -> dict[str, Any]:
     """Measure a workload on one, two and four ranks, in rounds."""
+    load = os.getloadavg()[0]
     parts = {R: OnRanks(R) for R in RANKS}
     with contextlib.ExitStack() as stack:
         for job in parts.values():
@@ -88,6 +87,7 @@ def _of(workload: Workload) -> dict[str, Any]:
     return {
         "workload": f"{workload.shape}, {workload.optimizer}",
         "rows": workload.rows,
+        "load": load,
         "bytes": size,
         "constants": constants,
         "seconds": {str(R): min(steps[R]) for R in RANKS},

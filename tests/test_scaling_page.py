@@ -58,14 +58,14 @@ def test_what_is_not_hidden() -> None:
 def test_what_was_measured_is_shown(tmp_path: Path) -> None:
     constants = {"c": [1.0, 1.0], "k": {"1": 1.0, "2": 1.5}, "a": {"2": 1e-6}, "b": {"2": 1e-9}}
     entry = {
-        "workload": "3-2, N 8", "constants": constants,
+        "workload": "3-2, N 8", "load": 0.5, "constants": constants,
         "seconds": {"1": 0.2, "2": 0.125}, "model": {"1": 0.2, "2": 0.1},
     }  # fmt: skip
-    content = {"machine_info": {"cpu": "C", "cores": 2}, "datetime": "now", "load": [0.1, 0.2], "ranks": [entry]}
+    content = {"machine_info": {"cpu": "C", "cores": 2}, "datetime": "now", "ranks": [entry]}
     (tmp_path / "a.json").write_text(json.dumps(content))
     lines = list(page.measured(tmp_path))
-    assert "C, 2 cores, measured now; load averages before and after 0.1 and 0.2" in lines[0]
-    assert lines[-1] == "| 3-2, N 8 | 2 | 1.00 µs | 1.00 GB/s | 1.50 | 100 ms | 125 ms | 0.80 | 80 % |"
+    assert "C, 2 cores, measured now; load is" in lines[0]
+    assert lines[-1] == "| 3-2, N 8 | 0.5 | 2 | 1.00 µs | 1.00 GB/s | 1.50 | 100 ms | 125 ms | 0.80 | 80 % |"
 
 
 def test_the_model_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,14 +129,24 @@ def measured(folder: Path) -> Iterator[str]:
         yield "Not yet measured."
     for content in files:
         about = content["machine_info"]
-        load = " and ".join(map(str, content["load"]))
         yield (
-            f"{about['cpu']}, {about['cores']} cores, measured {content['datetime']}; load averages before and after "
-            f"{load} (1 is one core that is kept busy):"
+            f"{about['cpu']}, {about['cores']} cores, measured {content['datetime']}; load is how many processes wanted a "
+            "core in the minute before, with what this program itself had done last:"
         )
         yield ""
         yield from _table(
-            ["net and batch", "ranks", "α", "1 / β", "k", "model", "measured", "model / measured", "efficiency"],
+            [
+                "net and batch",
+                "load",
+                "ranks",
+                "α",
+                "1 / β",
+                "k",
+                "model",
+                "measured",
+                "model / measured",
+                "efficiency",
+            ],
             [row for entry in content["ranks"] for row in _rows(entry)],
         )
 
@@ -148,7 +158,16 @@ def _rows(entry: dict[str, Any]) -> Iterator[list[str]]:
         sums = ["–", "–"] if alpha is None else [time_of(alpha), f"{digits(1e-9 / beta)} GB/s"]
         said = entry["model"][R]
         ratios = [f"{said / taken:.2f}", _percent(one / taken / int(R))]
-        yield [entry["workload"], R, *sums, f"{constants['k'][R]:.2f}", time_of(said), time_of(taken), *ratios]
+        yield [
+            entry["workload"],
+            f"{entry['load']:.1f}",
+            R,
+            *sums,
+            f"{constants['k'][R]:.2f}",
+            time_of(said),
+            time_of(taken),
+            *ratios,
+        ]
 
 
 def _percent(share: float) -> str:
