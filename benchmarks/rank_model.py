@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import json
 import os
+import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
-    about: dict[str, Any] = {}
+    about: dict[str, Any] = {"processor": _processor()}
     machine.describe(about)
     found: dict[str, Any] = {"machine_info": about, "datetime": time.strftime("%Y-%m-%d"), "ranks": []}
     for regime in REGIMES:
@@ -67,6 +68,13 @@ def main() -> None:
             print(f"{line}  {predicted / measured:5.2f}  efficiency {efficiency:5.2f}", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _processor() -> str:
+    """Return the name of the processor, where the system tells it."""
+    told = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    names = [line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def _of(workload: Workload) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ranks
-from ranks import CASES, DTYPES, X, Y
+import rank_cases
+from rank_cases import CASES, DTYPES, X, Y
 
 import gpubackprop as gb
 from gpubackprop.backends.cuda import CudaBackend
@@ -45,12 +45,12 @@ def _same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], dtype: 
 @pytest.mark.parametrize("case", CASES)
 def test_parts_of_a_batch_give_its_result(case: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CASES, case, {"batch_size": 101, **CASES[case]})
-    expected = ranks.figures(*ranks.trained(case, dtype, distributed=False))
+    expected = rank_cases.figures(*rank_cases.trained(case, dtype, distributed=False))
     _limit(monkeypatch)
     divided = CASES[case]["batch_size"] == 101
     with pytest.warns(MicroBatchWarning, match="batches of 101") if divided else contextlib.nullcontext():
-        net, history = ranks.trained(case, dtype, distributed=False)
-    _same(ranks.figures(net, history), expected, dtype)
+        net, history = rank_cases.trained(case, dtype, distributed=False)
+    _same(rank_cases.figures(net, history), expected, dtype)
     at_once = {"float64": 26, "float32": 51}[dtype]  # a half of 101, and a half of that
     assert history.at_once == (at_once if divided else None)
 
@@ -77,10 +77,10 @@ def test_where_not_even_one_example_fits_nothing_is_trained(monkeypatch: pytest.
 @pytest.mark.parametrize("case", ["momentum", "weights, penalty and dropout"])
 def test_on_cuda(device: str, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CASES, case, {**CASES[case], "batch_size": 101})
-    expected = ranks.figures(*ranks.trained(case, "float64", distributed=False))
+    expected = rank_cases.figures(*rank_cases.trained(case, "float64", distributed=False))
     _limit(monkeypatch, backend=CudaBackend)
     with pytest.warns(MicroBatchWarning, match="26 at a time"):
-        found = ranks.figures(*ranks.trained(case, "float64", distributed=False, backend=device))
+        found = rank_cases.figures(*rank_cases.trained(case, "float64", distributed=False, backend=device))
     _same(found, expected, "float64")
 
 

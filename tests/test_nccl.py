@@ -9,7 +9,7 @@ import fake_cupy
 import fake_nccl
 import numpy as np
 import pytest
-import ranks
+import rank_cases
 from test_parallel import BOUNDS, ENVIRONMENT, HERE, LAUNCH, job_of
 
 import gpubackprop as gb
@@ -118,10 +118,10 @@ def test_ranks_on_devices_train_the_network_of_one_on_numpy(need: Any, tmp_path:
     """Two ranks on two devices of the stand-in."""
     need("mpi")
     need("host")
-    found = job_of([*LAUNCH, "2", str(HERE / "ranks_on_cuda.py"), str(tmp_path / "found.npz")], ENVIRONMENT)
+    found = job_of([*LAUNCH, "2", str(HERE / "rank_cases_on_cuda.py"), str(tmp_path / "found.npz")], ENVIRONMENT)
     assert found["devices"].tolist() == [0, 1]
     for case, dtype in ON_CUDA:
         assert found[f"{case} {dtype} ways"] == 1
-        for name, expected in ranks.figures(*ranks.trained(case, dtype, distributed=False)).items():
+        for name, expected in rank_cases.figures(*rank_cases.trained(case, dtype, distributed=False)).items():
             bound = BOUNDS[dtype] * abs(expected).max(initial=0.0)
             np.testing.assert_allclose(found[f"{case} {dtype} {name}"], expected, rtol=0, atol=bound, err_msg=case)

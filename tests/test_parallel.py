@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ranks
-from ranks import CASES, DTYPES
+import rank_cases
+from rank_cases import CASES, DTYPES
 
 import gpubackprop as gb
 from gpubackprop import parallel
@@ -53,14 +53,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[st
     @cache
     def on(count: int) -> dict[str, np.ndarray]:
         path = tmp_path_factory.mktemp("ranks") / "found.npz"
-        return job_of([*LAUNCH, str(count), str(HERE / "ranks.py"), str(path)], ENVIRONMENT)
+        return job_of([*LAUNCH, str(count), str(HERE / "rank_cases.py"), str(path)], ENVIRONMENT)
 
     return on
 
 
 @cache
 def _alone(case: str, dtype: str) -> dict[str, np.ndarray]:
-    return ranks.figures(*ranks.trained(case, dtype, distributed=False))
+    return rank_cases.figures(*rank_cases.trained(case, dtype, distributed=False))
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])

@@ -130,8 +130,8 @@ def measured(folder: Path) -> Iterator[str]:
     for content in files:
         about = content["machine_info"]
         yield (
-            f"{about['cpu']}, {about['cores']} cores, measured {content['datetime']}; load is how many processes wanted a "
-            "core in the minute before, with what this program itself had done last:"
+            f"{about['cpu']}, {about['cores']} cores, measured {content['datetime']}; load is how many processes "
+            "wanted a core in the minute before:"
         )
         yield ""
         yield from _table(

@@ -1,6 +1,6 @@
 """What every rank does in the tests of distributed training: cases, trained alone or together.
 
-    mpiexec -n N python -m mpi4py tests/ranks.py FILE.npz
+    mpiexec -n N python -m mpi4py tests/rank_cases.py FILE.npz
 
 Rank 0 writes what each case came to, and in how many ways the ranks' parameters differ: one way, if all is well.
 """

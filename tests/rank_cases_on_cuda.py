@@ -1,4 +1,4 @@
-"""What every rank does in the tests of NCCL: cases of `ranks.py` on the stand-in for CuPy, with two devices."""
+"""What every rank does in the tests of NCCL: cases of `rank_cases.py` on the stand-in for CuPy, with two devices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import host_cublaslt
 import numpy as np
 import pytest
 from mpi4py import MPI
-from ranks import together
+from rank_cases import together
 from test_nccl import ON_CUDA
 
 import gpubackprop as gb
