@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,17 +14,17 @@ from .streaming import Windows, bytes_of_row, check, rows_of_window
 SHARE = 0.8  # of the memory that is free, which data and training may take together
 IN_MEMORY = "in memory"
 
-LOG = logging.getLogger("gpubackprop")
-
 
 def source_of(X: Any, y: Any, sample_weight: Any) -> Source:
-    """Return what `fit` is given as a source.
+    """Return what `fit` is given as a source; it may be one, of targets too.
 
     Raises:
         InvalidType: something that holds no examples, or not their targets.
         InvalidValue: a file that cannot be read, or an argument that does not go with the others.
         MissingDependency: pyarrow is not installed.
     """
+    if isinstance(X, Source):
+        return X
     if is_arrow(X):
         if y is None:
             raise InvalidType("y must name the columns of the targets where X is a table of Arrow, got None")
@@ -57,11 +56,13 @@ def taken_in(net: Network, source: Source, batch_size: int, why: str | None) -> 
     """
     if why is None:
         return net._batch(*source.whole()), IN_MEMORY
+    import logging  # not imported by those who hold their data
+
     sizes = net.sizes[0], net.sizes[-1]
     windows = Windows(source, sizes, net.loss, net.backend, net.dtype, batch_size)
     size = windows.capacity * bytes_of_row(sizes, net.dtype)
     says = f"read in windows of {windows.capacity:,} rows ({size:,} bytes), two at a time: {why}"
-    LOG.info("data %s", says)
+    logging.getLogger("gpubackprop").info("data %s", says)
     return (windows, None, None), says
 
 

@@ -56,6 +56,11 @@ class Source(ABC):
         """Go through the weights alone, of about so many examples at a time; None where they cannot be had alone."""
         return None
 
+    def count(self, size: int) -> int:
+        """Return how many blocks of so many rows there are, where they can be had in any order."""
+        assert self.rows is not None
+        return -(-self.rows // size)
+
     @abstractmethod
     def whole(self) -> tuple[Any, Any, Any]:
         """Return all examples, targets and weights in memory, as `fit` is given them."""
@@ -148,7 +153,7 @@ class Arrays(Source):
         assert self.rows is not None
         with contextlib.ExitStack() as stack:
             readers = [None if a is None else stack.enter_context(_opened(a)) for a in self.columns]
-            for k in range(-(-self.rows // size)) if order is None else order:
+            for k in range(self.count(size)) if order is None else order:
                 start, stop = k * size, min((k + 1) * size, self.rows)
                 yield Block(f"[{start}:{stop}]", *(None if read is None else read(start, stop) for read in readers))
 
@@ -258,8 +263,8 @@ def are_batches(X: Any) -> bool:
 
 
 def is_elsewhere(X: Any) -> bool:
-    """Return whether examples are not in memory: mapped from a file, in a file, of Arrow, or batches."""
-    return isinstance(X, numpy.memmap) or is_path(X) or is_arrow(X) or are_batches(X)
+    """Return whether examples are not in memory: a source, mapped from a file, in a file, of Arrow, or batches."""
+    return isinstance(X, (numpy.memmap, Source)) or is_path(X) or is_arrow(X) or are_batches(X)
 
 
 def without_targets(X: Any) -> Source:
@@ -270,6 +275,8 @@ def without_targets(X: Any) -> Source:
         InvalidValue: a file that cannot be read.
         MissingDependency: pyarrow is not installed.
     """
+    if isinstance(X, Source):
+        return X
     if is_arrow(X):
         return ArrowTable(X)
     return Batches(X, with_targets=False) if are_batches(X) else Arrays(X)

@@ -152,7 +152,7 @@ def test_ranks_on_devices_train_the_network_of_one_on_numpy(need: Any, tmp_path:
     """Two ranks on two devices of the stand-in."""
     need("mpi")
     need("host")
-    found = job_of([*LAUNCH, "2", str(HERE / "ranks_on_cuda.py"), str(tmp_path / "found.npz")], ENVIRONMENT)
+    found = job_of([*LAUNCH, "2", str(HERE / "rank_cases_on_cuda.py"), str(tmp_path / "found.npz")], ENVIRONMENT)
     assert found["devices"].tolist() == [0, 1]
     for case, dtype in ON_CUDA:
         assert found[f"{case} {dtype} ways"] == 1
