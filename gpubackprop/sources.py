@@ -83,10 +83,7 @@ class NpyFile:
     def __init__(self, path: Path, name: str) -> None:
         self._path, self._name = path, name
         with path.open("rb") as file:
-            try:
-                self.shape, by_columns, self.dtype = _header(file)
-            except (ValueError, EOFError) as error:
-                raise InvalidValue(f"{name}: {path} is no file that numpy.save wrote ({error})") from error
+            self._head = self.shape, by_columns, self.dtype = self._head_of(file)
             self._start = file.tell()
         if self.dtype.hasobject or self.dtype.kind not in inputs.KINDS:
             raise InvalidType(f"{name} must hold real numbers, got a file of type {self.dtype}: {path}")
@@ -104,6 +101,8 @@ class NpyFile:
     def opened(self) -> Iterator[Rows]:
         """Open the file; yield what reads rows from it."""
         with self._path.open("rb", buffering=0) as file:
+            if self._head_of(file) != self._head:
+                raise InvalidValue(f"{self._name}: {self._path} has become another array while it was read")
 
             def read(start: int, stop: int) -> numpy.ndarray:
                 rows = numpy.empty((stop - start, *self.shape[1:]), self.dtype)
@@ -117,6 +116,12 @@ class NpyFile:
                 return rows
 
             yield read
+
+    def _head_of(self, file: BinaryIO) -> tuple[tuple[int, ...], bool, numpy.dtype]:
+        try:
+            return _header(file)
+        except (ValueError, EOFError) as error:
+            raise InvalidValue(f"{self._name}: {self._path} is no file that numpy.save wrote ({error})") from error
 
 
 def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, numpy.dtype]:

@@ -330,13 +330,21 @@ def test_files_that_are_refused(what: str, files: dict[str, Path]) -> None:
     assert net.theta.tobytes() == before
 
 
-def test_a_file_that_becomes_shorter(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("becomes", ["shorter", "another array"])
+def test_a_file_that_changes(becomes: str, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another array has as many bytes, and would be read as numbers all the same."""
     _window(monkeypatch, 3 * N)
     net, content = _net(), files["x"].read_bytes()
     before = net.theta.tobytes()
-    shorten = [lambda net, history: files["x"].write_bytes(content[:-100]) and None]
-    with pytest.raises(InvalidValue, match="has become shorter"):
-        gb.fit(net, files["x"], LABELS, stream=True, callbacks=shorten, batch_size=N, tol=None)
+
+    def change(net: gb.Network, history: gb.History) -> None:
+        if becomes == "shorter":
+            files["x"].write_bytes(content[:-100])
+        else:
+            np.save(files["x"], np.ones((M, 2 * FEATURES), "float32"))
+
+    with pytest.raises(InvalidValue, match=f"has become {becomes}"):
+        gb.fit(net, files["x"], LABELS, stream=True, callbacks=[change], batch_size=N, tol=None)
     assert net.theta.tobytes() == before
 
 
