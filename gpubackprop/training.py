@@ -134,7 +134,7 @@ def fit(
     examples = None if validation is None else len(validation[0])
     settings = (epochs, batch_size, shuffle, repr(tol), patience, examples, retries)
     told = {
-        "data and settings": (history.samples, *settings),
+        "data and settings": (history.samples, source.weighted, *settings),
         "optimizer": _told(rule),
         "checkpoint": checkpoint and (str(checkpoint.folder), resume),
     }

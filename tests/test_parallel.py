@@ -218,6 +218,7 @@ def test_an_interrupt_of_the_job_stops_training(start: Any) -> None:
 
 DIFFERENT = {
     "the data": "gb.fit(net, X[rank:], y[rank:], distributed=True)",
+    "the weights": "gb.fit(net, X, y, sample_weight=[None, np.ones(40)][rank], distributed=True)",
     "the batches": "gb.fit(net, X, y, batch_size=2 + rank, distributed=True)",
     "the rate": "gb.fit(net, X, y, optimizer=gb.optimizers.SGD(0.1 + rank), distributed=True)",
     "the network": "gb.fit(gb.Network([5, 4 + rank, 3]), X, y, distributed=True)",
