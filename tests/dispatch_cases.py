@@ -122,6 +122,26 @@ def test_from_library_to_library(xp: Any, tmp_path: Path) -> None:
         np.testing.assert_allclose(estimator.coefs_[0], own.coefs_[0], rtol=1e-9, atol=1e-12)
 
 
+def test_a_fit_that_fails_leaves_the_library(xp: Any) -> None:
+    given, answer = xp.asarray(X), xp.asarray(LABELS)
+    own = MLPClassifier(**QUICK, warm_start=True).fit(given, answer)
+    expected = _numpy(own.predict_proba(given))
+    for call in (own.fit, own.partial_fit):
+        with pytest.raises(ValueError, match="X has 3 features"):
+            call(given[:, :3], answer)
+        assert _is_of(own.coefs_[0], given)
+        np.testing.assert_array_equal(_numpy(own.predict_proba(given)), expected)
+    with pytest.raises(ValueError, match="cannot go with the loss"):  # when new weights have been drawn
+        own.set_params(warm_start=False, hidden_layer_sizes=(3,), output_activation="sigmoid").fit(given, answer)
+    assert own.predict_proba(given).shape == (150, 3)
+    np.testing.assert_allclose(_numpy(own.decision_function(given)), _by_hand(own), rtol=1e-12, atol=1e-12)
+
+
+def _by_hand(own: Any) -> np.ndarray:
+    (W_1, W_2), (b_1, b_2) = ([_numpy(x) for x in xs] for xs in (own.coefs_, own.intercepts_))
+    return np.maximum(X @ W_1 + b_1, 0) @ W_2 + b_2
+
+
 def test_without_dispatch_all_is_numpys(xp: Any) -> None:
     if xp.__name__ == "cupy":
         return  # which NumPy does not take

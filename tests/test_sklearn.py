@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("sklearn", minversion="1.9")
+import scipy.sparse
 from sklearn import (
     calibration,
     config_context,
@@ -31,6 +32,7 @@ from sklearn.callback import ScoringMonitor
 import gpubackprop as gb
 from gpubackprop import sklearn as ours
 from gpubackprop.sklearn import MLPClassifier, MLPRegressor
+from gpubackprop.sklearn.lbfgs import Objective
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -98,6 +100,18 @@ def test_class_weights_are_sample_weights() -> None:
         MLPClassifier(**QUICK, class_weight="balanced").partial_fit(X, LABELS, classes=[0, 1, 2])
 
 
+def test_weights_of_classes_of_several_labels() -> None:
+    many = np.c_[LABELS > 0, X[:, 0] > 1].astype(int)
+    for weight in ("balanced", [{0: 1.0, 1: 2.0}, {0: 3.0, 1: 1.0}]):
+        dense, sparse = (
+            MLPClassifier(**QUICK, class_weight=weight).fit(X, y) for y in (many, scipy.sparse.csr_array(many))
+        )
+        np.testing.assert_array_equal(dense.coefs_[0], sparse.coefs_[0])
+        assert abs(dense.coefs_[0] - MLPClassifier(**QUICK).fit(X, many).coefs_[0]).max() > 1e-4
+    with pytest.raises(ValueError, match="requires y to be passed, but the target y is None"):
+        MLPClassifier(class_weight="balanced").fit(X, None)
+
+
 def test_dropout_is_drawn_from_the_random_state() -> None:
     first, again, without = (MLPClassifier(**QUICK, dropout=p).fit(X, LABELS) for p in (0.5, 0.5, 0.0))
     np.testing.assert_array_equal(first.coefs_[0], again.coefs_[0])
@@ -126,12 +140,72 @@ def test_validation_data(early_stopping: bool) -> None:
         classifier.fit(X, LABELS, X_val=X)
 
 
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "y_val", "told"),
+    [
+        (MLPClassifier, LABELS + 1, r"`y_val` has classes not in `self.classes_`.*'y_val' has \[1 2 3\]"),
+        (MLPClassifier, np.array(["a", "b", "c"])[LABELS], "`y_val` has classes not in"),
+        (MLPClassifier, np.c_[LABELS, LABELS], "y_val has 2 outputs, but MLPClassifier is expecting 1"),
+        (MLPRegressor, np.c_[LABELS, LABELS], "y_val has 2 outputs, but MLPRegressor is expecting 1"),
+        (MLPRegressor, np.array(["a", "b", "c"], dtype=object)[LABELS], "could not convert string to float"),
+    ],
+)
+def test_validation_data_that_have_no_loss(kind: Any, y_val: Any, told: str, early_stopping: bool) -> None:
+    with pytest.raises(ValueError, match=told):
+        kind(**QUICK, early_stopping=early_stopping).fit(X, LABELS, X_val=X, y_val=y_val)
+
+
+def test_the_validation_loss_is_of_the_fit_that_was_last() -> None:
+    told = {"X_val": X, "y_val": LABELS}
+    classifier = MLPClassifier(**QUICK, warm_start=True).fit(X, LABELS, **told).fit(X, LABELS, **told)
+    assert len(classifier.validation_loss_curve_) == len(classifier.loss_curve_) == 10
+    classifier.set_params(warm_start=False).fit(X, LABELS)
+    assert not hasattr(classifier, "validation_loss_curve_")
+
+
 def test_callbacks_of_scikit_learn() -> None:
     monitor = ScoringMonitor(scoring="accuracy")
     classifier = MLPClassifier(**QUICK).set_callbacks(monitor).fit(X, LABELS)
     scores = [row["accuracy"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
     assert len(scores) == 5
     assert scores[-1] == classifier.score(X, LABELS)
+
+
+@pytest.mark.parametrize("before", ["adam", "rmsprop", None])
+@pytest.mark.parametrize("after", ["adam", "rmsprop", "adagrad", None])
+def test_an_optimizer_that_is_set_anew(before: Any, after: Any) -> None:
+    own, twin = (MLPClassifier(**QUICK, optimizer=before).fit(X, LABELS) for _ in range(2))
+    slots = {"adam": 2, "rmsprop": 1, "adagrad": 1}
+    if slots.get(before) != slots.get(after):
+        del twin._optimizer, twin._optimizer_state  # it begins anew
+    for estimator in (own, twin):
+        estimator.set_params(optimizer=after, random_state=1).partial_fit(X, LABELS)
+    np.testing.assert_array_equal(own.coefs_[0], twin.coefs_[0])
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1)])
+def test_what_goes_on_has_as_many_outputs(first: int, second: int, partial: bool) -> None:
+    values = {1: VALUES, 2: np.c_[VALUES, VALUES]}
+    regressor = MLPRegressor(**QUICK, warm_start=True).fit(X, values[first])
+    before = regressor.predict(X)
+    with pytest.raises(ValueError, match=f"y has {second} outputs, but MLPRegressor is expecting {first} of them"):
+        (regressor.partial_fit if partial else regressor.fit)(X, values[second])
+    np.testing.assert_array_equal(regressor.predict(X), before)
+    assert regressor.n_outputs_ == first
+    with pytest.raises(ValueError, match=f"is expecting {first} of them"):
+        regressor.set_params(solver="lbfgs").fit(X, values[second])
+
+
+@pytest.mark.parametrize(("solver", "weight"), [("sgd", -1.0), ("adam", -1.0), ("lbfgs", -1.0), ("sgd", 0.0)])
+def test_weights_without_a_mean_leave_the_parameters_as_they_were(solver: str, weight: float) -> None:
+    regressor = MLPRegressor(**QUICK, solver=solver, batch_size=75, shuffle=False, warm_start=True).fit(X, VALUES)
+    before = regressor.predict(X)
+    first = -1.0 if solver == "lbfgs" else 1.0  # which has one batch
+    with pytest.raises(ValueError if weight else ZeroDivisionError, match=r"sums to a negative|sum to zero"):
+        regressor.fit(X, VALUES, np.r_[np.full(75, first), np.full(75, weight)])
+    np.testing.assert_array_equal(regressor.predict(X), before)
 
 
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
@@ -175,6 +249,29 @@ def test_ctrl_c_leaves_a_usable_model(monkeypatch: pytest.MonkeyPatch) -> None:
         classifier.fit(X, LABELS)
     assert classifier.n_iter_ == 3
     assert classifier.predict(X).shape == (150,)
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_ctrl_c_in_lbfgs_leaves_the_best_so_far(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses: list[float] = []
+    objective = Objective.__call__
+
+    def interrupted(self: Any, packed: np.ndarray) -> Any:
+        if len(losses) == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        told = objective(self, packed)
+        losses.append(told[0])
+        return told
+
+    monkeypatch.setattr(Objective, "__call__", interrupted)
+    estimator = kind(**QUICK | {"max_iter": 50}, solver="lbfgs")
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        estimator.fit(X, LABELS)
+    assert len(losses) == 6
+    assert estimator.n_iter_ == 7  # that in which it was pressed is taken to its end
+    assert estimator.loss_ <= min(losses)
+    assert estimator.score(X, LABELS) > 0.5
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize(
@@ -253,3 +350,14 @@ def test_there_and_back(parameters: dict[str, Any]) -> None:
         MLPClassifier(activation="gelu").to_sklearn()
     with pytest.raises(gb.errors.InvalidType, match="must be scikit-learn's MLPRegressor"):
         MLPRegressor.from_sklearn(plain)
+    with pytest.raises(gb.errors.InvalidType, match="must be scikit-learn's MLPClassifier"):
+        MLPClassifier.from_sklearn(own)
+
+
+def test_there_without_what_is_ours() -> None:
+    own = MLPClassifier(**QUICK, optimizer="rmsprop", dropout=0.1).set_callbacks(ScoringMonitor(scoring="accuracy"))
+    plain = own.fit(X, LABELS).to_sklearn()
+    assert not hasattr(plain, "_skl_callbacks")
+    np.testing.assert_allclose(plain.predict_proba(X), own.predict_proba(X), rtol=1e-12)
+    assert len(plain.partial_fit(X, LABELS).loss_curve_) == 6
+    assert len(MLPClassifier.from_sklearn(plain).partial_fit(X, LABELS).loss_curve_) == 7

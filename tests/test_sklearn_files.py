@@ -154,6 +154,29 @@ def test_what_only_pickle_can_write(parameters: dict[str, Any], says: str, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, "rmsprop"), ("rmsprop", None), ("adam", "adagrad")])
+def test_an_optimizer_that_is_set_anew_begins_anew(before: Any, after: Any, tmp_path: Path) -> None:
+    first = MLPClassifier(**QUICK, optimizer=before).fit(X, LABELS).set_params(optimizer=after)
+    again = _again(first, tmp_path)
+    for estimator in (first, again):
+        estimator.set_params(random_state=1).partial_fit(X, LABELS)
+    _same(first, again)
+
+
+def test_an_optimizer_that_has_overflowed(tmp_path: Path) -> None:
+    first = MLPRegressor(**QUICK)
+    with np.errstate(over="ignore"):
+        first.fit(X, 1e200 * VALUES)
+    assert np.isinf(first._optimizer_state[1]).any()
+    _same(first, _again(first, tmp_path))
+
+
+def test_a_parameter_that_fit_would_refuse(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="The 'alpha' parameter of MLPClassifier must be"):
+        MLPClassifier(**QUICK).fit(X, LABELS).set_params(alpha=-1.0).save(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_not_to_be_written(tmp_path: Path) -> None:
     with pytest.raises(NotFittedError):
         MLPClassifier().save(tmp_path / "model")

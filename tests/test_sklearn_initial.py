@@ -89,6 +89,8 @@ def test_shares_that_sum_to_one() -> None:
         (MLPClassifier(output_activation="softmax"), MANY, "on 2 outputs .* it returns rows of sum 1"),
         (MLPRegressor("poisson", output_activation="identity"), abs(VALUES), "takes outputs from 0 to inf"),
         (MLPRegressor(gb.losses.binary_cross_entropy, output_activation="exp"), MANY[:, 0], "outputs from 0 to 1"),
+        (MLPRegressor(gb.losses.poisson), abs(VALUES), "takes outputs from 0 to inf"),
+        (MLPRegressor(gb.losses.cross_entropy), MANY, "rows that sum to 1: accepted are None and 'softmax'"),
         (MLPRegressor(output_activation="softmax"), VALUES, "on 1 outputs"),
         (MLPRegressor(output_activation="none"), VALUES, "'output_activation' parameter of MLPRegressor must be"),
     ],

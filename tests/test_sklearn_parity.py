@@ -172,6 +172,20 @@ def test_on_cuda(device: str, kind: str, solver: str, weighted: bool) -> None:
     np.testing.assert_allclose(own.predict(X), theirs.predict(X), rtol=1e-8)
 
 
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_training_on_cuda_that_fails_leaves_what_it_predicts_by(stand_in: str, early_stopping: bool) -> None:
+    X, y, _ = task("regression", "float64")
+    regressor = ours.MLPRegressor(
+        solver="sgd", activation="identity", learning_rate_init=0.3, random_state=0, backend=stand_in
+    )
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match=r"Epoch \d+ is the first"):
+        regressor.set_params(early_stopping=early_stopping).fit(X, y)
+    assert all(np.isfinite(W).all() for W in (*regressor.coefs_, *regressor.intercepts_))
+    served = regressor.to_sklearn()  # of coefs_ and intercepts_
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(regressor.predict(X), served.predict(X), rtol=1e-6)
+
+
 def test_from_cuda_to_a_host_without(stand_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y, _ = task("multiclass", "float64")
     classifier = ours.MLPClassifier(backend=stand_in, max_iter=2, random_state=0, early_stopping=True).fit(X, y)

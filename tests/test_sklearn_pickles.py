@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -16,10 +17,13 @@ import numpy as np
 import pytest
 
 pytest.importorskip("sklearn", minversion="1.9")
+import host_cublaslt
 import joblib
+from cuda_backends import forget
 from sklearn import datasets, pipeline, preprocessing
 
 import gpubackprop as gb
+from gpubackprop.backends import devices
 from gpubackprop.sklearn import MLPClassifier, MLPRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -119,6 +123,47 @@ def test_into_another_process_without_cupy(how: str, stand_in: str, need: Any, t
     np.testing.assert_allclose(before, model.predict_proba(X), rtol=1e-10)
     model.set_params(backend="numpy").partial_fit(X, np.arange(150) % 3)
     np.testing.assert_allclose(after, model.predict_proba(X), rtol=1e-9)
+
+
+@pytest.fixture
+def narrow(stand_in: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a backend that multiplies in reduced precision too."""
+    monkeypatch.setattr(devices, "_products", host_cublaslt.products)
+    forget()
+    return stand_in
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("how", ["pickle", "file"])
+def test_from_a_reduced_precision_to_a_host_without(
+    precision: str, named: bool, how: str, narrow: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    x = X.astype("float32")
+    model = MLPClassifier(**QUICK, precision=precision, backend=narrow if named else "auto").fit(x, LABELS)
+    told, packed = model.predict_proba(x), pickle.dumps(model)
+    assert model.backend_ == "cuda"
+    model.save(tmp_path / "model")
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    forget()
+    warned = pytest.warns(RuntimeWarning, match="CuPy.*; this MLPClassifier runs on NumPy")
+    with warned if named else contextlib.nullcontext():
+        served = pickle.loads(packed) if how == "pickle" else MLPClassifier.load(tmp_path / "model")
+    assert (served.backend_, served.precision) == ("numpy", precision)
+    # logits up to 4, of products whose factors and sum are each rounded by 2⁻⁹: 4 * 3 * 2⁻⁹ = 0.023 in log p
+    np.testing.assert_allclose(served.predict_proba(x), told, rtol=2.0**-5)
+    with pytest.raises(ValueError, match="precision must be one of 'float32'"):  # training does not give it up
+        served.set_params(backend="numpy").partial_fit(x, LABELS)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_double_precision_beside_a_reduced_one(precision: str, narrow: str) -> None:
+    x = X.astype("float32")
+    model = MLPClassifier(**QUICK, precision=precision, backend=narrow, solver="lbfgs")
+    model.fit(x, LABELS)  # L-BFGS leaves parameters in double precision
+    assert model.predict_proba(x).dtype == "float64"
+    model.set_params(solver="adam").fit(x, LABELS).coefs_ = [W.astype("float64") for W in model.coefs_]
+    assert model.predict_proba(x).dtype == "float64"
 
 
 def test_pickle_says_that_it_takes_no_lambda() -> None:

@@ -159,6 +159,16 @@ def test_a_callback_stops_training() -> None:
     assert callback.told[6:] == ["setup", "epoch", "fit", "teardown"]
 
 
+def test_callbacks_of_lbfgs() -> None:
+    callback, monitor = _Stop(after=0), ScoringMonitor(scoring="neg_log_loss")
+    x = StandardScaler().fit_transform(X)
+    classifier = MLPClassifier(**QUICK, solver="lbfgs").set_callbacks(callback, monitor).fit(x, LABELS)
+    assert callback.told == ["setup", "fit", "teardown"]
+    [row] = monitor.get_logs().data
+    p = classifier.predict_proba(x)[np.arange(len(x)), LABELS]
+    assert row["neg_log_loss"] == pytest.approx(np.log(p).mean(), rel=1e-9)
+
+
 def test_callbacks_are_let_go_where_training_fails() -> None:
     callback = _Stop(after=3)
     regressor = MLPRegressor(solver="sgd", learning_rate_init=1e6, random_state=0).set_callbacks(callback)

@@ -85,13 +85,17 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
 
     @contextlib.contextmanager
     def _on_host(self: Any, X: Any, *others: Any) -> Iterator[list[Any]]:
-        """Train on NumPy's arrays, whose library the arrays are of; the parameters then follow that of X."""
-        place = dispatch.place_of(X)
+        """Train on NumPy's arrays, whatever they were; the parameters then follow X, or where that fails stay."""
+        place = None
         if hasattr(self, "coefs_"):
+            place = dispatch.place_of(self.coefs_[0])
             self.coefs_, self.intercepts_ = self._host_parameters()
-        yield [dispatch.on_host(x) for x in (X, *others)]
-        if place is not None:
-            self._move(place)
+        try:
+            yield [dispatch.on_host(x) for x in (X, *others)]
+            place = dispatch.place_of(X)
+        finally:
+            if place is not None:
+                self._move(place)
 
     def _fit(self: Any, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False) -> Any:
         """Fit; what callbacks are told of the data is what the user gave."""

@@ -99,10 +99,18 @@ class HasNetwork:
 
     def _move(self: Any, place: dispatch.Place) -> None:
         """Make the parameters arrays of another library; what is read-only is copied, for not all have such."""
+        net = self._current_network(self._dtype)
         for name in ("coefs_", "intercepts_"):
             own = [x if x.flags.writeable else x.copy() for x in getattr(self, name)]
             setattr(self, name, [dispatch.moved(x, place) for x in own])
-        self._keep(self._network[0])
+        self._keep(net)
+
+    def _fitted(self: Any, net: Network) -> dict[str, Any]:
+        """Return what an estimator that is to predict as a network does needs of the attributes."""
+        fitted = {name: value for name, value in vars(self).items() if name.endswith("_") and not name.endswith("__")}
+        parameters = [(W.copy(), b.copy()) for W, b in net._host_parameters()]
+        fitted |= {name: [pair[j] for pair in parameters] for j, name in enumerate(("coefs_", "intercepts_"))}
+        return fitted | ({"_label_binarizer": self._label_binarizer} if is_classifier(self) else {})
 
     def _fitted(self: Any, net: Network) -> dict[str, Any]:
         """Return what an estimator that is to predict as a network does needs of the attributes."""
