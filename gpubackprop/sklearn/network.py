@@ -112,13 +112,6 @@ class HasNetwork:
         fitted |= {name: [pair[j] for pair in parameters] for j, name in enumerate(("coefs_", "intercepts_"))}
         return fitted | ({"_label_binarizer": self._label_binarizer} if is_classifier(self) else {})
 
-    def _fitted(self: Any, net: Network) -> dict[str, Any]:
-        """Return what an estimator that is to predict as a network does needs of the attributes."""
-        fitted = {name: value for name, value in vars(self).items() if name.endswith("_") and not name.endswith("__")}
-        parameters = [(W.copy(), b.copy()) for W, b in net._host_parameters()]
-        fitted |= {name: [pair[j] for pair in parameters] for j, name in enumerate(("coefs_", "intercepts_"))}
-        return fitted | ({"_label_binarizer": self._label_binarizer} if is_classifier(self) else {})
-
     def _identity(self: Any) -> list[Any]:
         """Return what a network is made of, to be compared by identity."""
         return [self.activation, self.out_activation_, *self.coefs_, *self.intercepts_]
