@@ -6,7 +6,7 @@ For R ranks, a batch of N and a message of B bytes (docs/scaling.md):
 
     t(R) = k(R) (c_0 + c_1 N / R) + a(R) + b(R) B
 
-c_0 and c_1 are fitted to one rank's steps with N, N / 2 and N / 4 examples. k(R) is how much longer the ranks take where
+c_0 and c_1 are fitted to one rank's steps with N, N / 2 and N / 4 examples. k(R) is how much longer ranks take where
 each computes for itself at the same time as the others, which share cores, caches and memory; a(R) and b(R) are of sums
 alone. No constant comes from the steps that the model is compared with. Every rank has one BLAS thread. Times are the
 least of all rounds: what else the machine does only adds to them.
@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import json
 import os
+import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ from workloads import Workload, data_of, suite_workload
 RANKS = (1, 2, 4)
 REGIMES = ("tiny", "small", "deep", "medium")
 SIZES = (4, 2**12, 2**16, 2**20, 2**24)  # bytes of a sum
-ROUNDS = 7
+ROUNDS = 5
 TURN = 0.1  # seconds, at least
 
 
@@ -54,10 +55,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
-    about: dict[str, Any] = {}
+    about: dict[str, Any] = {"processor": _processor()}
     machine.describe(about)
     found: dict[str, Any] = {"machine_info": about, "datetime": time.strftime("%Y-%m-%d"), "ranks": []}
-    found["load"] = [round(os.getloadavg()[0], 2)]
     for regime in REGIMES:
         entry = _of(suite_workload(regime, "Adam", "numpy"))
         found["ranks"].append(entry)
@@ -66,13 +66,20 @@ def main() -> None:
             efficiency = entry["seconds"]["1"] / measured / R
             line = f"{entry['workload']:28} R {R}  {measured * 1e3:9.3f} ms  model {predicted * 1e3:9.3f} ms"
             print(f"{line}  {predicted / measured:5.2f}  efficiency {efficiency:5.2f}", flush=True)
-    found["load"].append(round(os.getloadavg()[0], 2))
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
+def _processor() -> str:
+    """Return the name of the processor, where the system tells it."""
+    told = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    names = [line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
 def _of(workload: Workload) -> dict[str, Any]:
     """Measure a workload on one, two and four ranks, in rounds."""
+    load = os.getloadavg()[0]
     parts = {R: OnRanks(R) for R in RANKS}
     with contextlib.ExitStack() as stack:
         for job in parts.values():
@@ -88,6 +95,7 @@ def _of(workload: Workload) -> dict[str, Any]:
     return {
         "workload": f"{workload.shape}, {workload.optimizer}",
         "rows": workload.rows,
+        "load": load,
         "bytes": size,
         "constants": constants,
         "seconds": {str(R): min(steps[R]) for R in RANKS},

@@ -165,7 +165,7 @@ class Keeper:
             return
         self.newest = place
         try:
-            self._prune(place)
+            self._prune(run.t)
         except OSError as error:
             _warn(f"checkpoints before step {run.t} are left in {self._folder} ({error})")
 
@@ -179,12 +179,13 @@ class Keeper:
         found = {path: _NAME.fullmatch(path.name) for path in self._folder.iterdir()}
         return sorted((path for path, name in found.items() if name), key=_step)
 
-    def _prune(self, newest: Path) -> None:
-        """Delete all but the newest and those right before it; later ones are of what was given up since."""
+    def _prune(self, t: int) -> None:
+        """Delete all but that of step t and those right before it; later ones are of what was given up since."""
         assert self.checkpoint is not None
         places = self._places()
-        at = places.index(newest)
-        for path in (*places[: max(at + 1 - self.checkpoint.keep, 0)], *places[at + 1 :]):
+        before = [path for path in places if _step(path) < t]
+        later = [path for path in places if _step(path) > t]
+        for path in (*before[: max(len(before) + 1 - self.checkpoint.keep, 0)], *later):
             path.unlink()
 
     def _about(self) -> dict[str, Any]:
@@ -238,14 +239,16 @@ def _step(place: Path) -> int:
 
 def _agreed(run: Run, seed: int | None, validation: int | None) -> dict[str, Any]:
     """Return by name what has to be the same in a training that goes on."""
-    architecture = run.net.architecture
+    architecture, order = run.net.architecture, "over all examples (stream=False)"
+    if run.shuffle and isinstance(run.windows, Windows):
+        order = f"within windows of {run.windows.capacity} examples (stream=True)"
     return {field.name: getattr(architecture, field.name) for field in dataclasses.fields(architecture)} | {
         "optimizer": run.optimizer,
         "batch_size": run.batch_size,
         "shuffle": run.shuffle,
         "seed": seed,
         "examples": run.windows.rows,
-        "rows of a window": run.windows.capacity if run.shuffle and isinstance(run.windows, Windows) else None,
+        "order": order,
         "sample_weight": run.data[2] is not None,
         "validation_examples": validation,
         "retries": run.kept_slots is not None,

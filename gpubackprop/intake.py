@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,17 +14,17 @@ from .streaming import Windows, bytes_of_row, check, rows_of_window
 SHARE = 0.8  # of the memory that is free, which data and training may take together
 IN_MEMORY = "in memory"
 
-LOG = logging.getLogger("gpubackprop")
-
 
 def source_of(X: Any, y: Any, sample_weight: Any) -> Source:
-    """Return what `fit` is given as a source.
+    """Return what `fit` is given as a source; it may be one, of targets too.
 
     Raises:
         InvalidType: something that holds no examples, or not their targets.
         InvalidValue: a file that cannot be read, or an argument that does not go with the others.
         MissingDependency: pyarrow is not installed.
     """
+    if isinstance(X, Source):
+        return X
     if is_arrow(X):
         if y is None:
             raise InvalidType("y must name the columns of the targets where X is a table of Arrow, got None")
@@ -57,16 +56,18 @@ def taken_in(net: Network, source: Source, batch_size: int, why: str | None) -> 
     """
     if why is None:
         return net._batch(*source.whole()), IN_MEMORY
+    import logging  # not imported by those who hold their data
+
     sizes = net.sizes[0], net.sizes[-1]
     windows = Windows(source, sizes, net.loss, net.backend, net.dtype, batch_size)
     size = windows.capacity * bytes_of_row(sizes, net.dtype)
     says = f"read in windows of {windows.capacity:,} rows ({size:,} bytes), two at a time: {why}"
-    LOG.info("data %s", says)
+    logging.getLogger("gpubackprop").info("data %s", says)
     return (windows, None, None), says
 
 
 def why_streamed(
-    net: Network, source: Source, batch_size: int, stream: bool | None, training: Callable[[], int]
+    net: Network, source: Source, batch_size: int, stream: bool | None, training: Callable[[], int], ranks: int
 ) -> str | None:
     """Return why data are read in windows, or None where they are not.
 
@@ -79,6 +80,7 @@ def why_streamed(
         batch_size: N.
         stream: True, False, or None for what fits.
         training: returns the bytes that the training takes besides.
+        ranks: processes on this machine that train together, each of which would hold all of the data.
 
     Raises:
         InvalidValue: a shape that is not accepted.
@@ -90,21 +92,25 @@ def why_streamed(
         return "batches of which nobody knows how many there are"
     if stream is False or source.rows is None or source.rows <= rows_of_window(sizes, net.dtype, batch_size):
         return None
-    return "as asked for" if stream else _what_does_not_fit(net, source, training)
+    return "as asked for" if stream else _what_does_not_fit(net, source, training, ranks)
 
 
-def _what_does_not_fit(net: Network, source: Source, training: Callable[[], int]) -> str | None:
+def _what_does_not_fit(net: Network, source: Source, training: Callable[[], int], ranks: int) -> str | None:
     """Return what would take more memory than there is, on the backend or on the host, or None."""
     assert source.rows is not None
     needed = source.rows * bytes_of_row((net.sizes[0], net.sizes[-1]), net.dtype) + training()
     of_files, host = source.bytes_in_files, resolve("numpy")
     if net.backend.name != "numpy":
-        places = [(needed, net.backend), (of_files, host)]
+        places = [(needed, net.backend), (ranks * of_files, host)]
     else:
         in_place = source.bytes_in_place(net.dtype) if isinstance(source, Arrays) else 0
-        places = [(needed + of_files - in_place, host)]
+        places = [(ranks * (needed + of_files - in_place), host)]
     for bytes_, backend in places:
         free = backend.free_bytes()
         if free is not None and bytes_ > SHARE * free:
-            return f"{bytes_:,} bytes are predicted for data and training, and {free:,} are free on {backend.name}"
+            of_ranks = f" of {ranks} ranks" if ranks > 1 else ""
+            return (
+                f"{bytes_:,} bytes are predicted for data and training{of_ranks}, and {free:,} are free on "
+                f"{backend.name}"
+            )
     return None

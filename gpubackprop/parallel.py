@@ -73,9 +73,10 @@ class Alone:
     Attributes:
         rank: the number of this process, from 0.
         size: how many there are.
+        here: how many of them on this machine.
     """
 
-    rank, size = 0, 1
+    rank, size, here = 0, 1, 1
 
     def rows(self, rows: int) -> slice:
         """Return this rank's part of the rows of a batch: contiguous, sizes differ by one at most."""
@@ -121,8 +122,8 @@ class Group(Alone):
     def __init__(self, mpi: Any) -> None:
         self._mpi, self._comm = mpi, mpi.COMM_WORLD.Dup()  # so that no call of the user's own is taken for one of ours
         self.rank, self.size = int(self._comm.rank), int(self._comm.size)
-        here = self._comm.Split_type(mpi.COMM_TYPE_SHARED).size  # on this machine
-        self._crowded = here > cores()
+        self.here = int(self._comm.Split_type(mpi.COMM_TYPE_SHARED).size)
+        self._crowded = self.here > cores()
         sys.excepthook = _ending_all(sys.excepthook)
 
     def sum(self, x: numpy.ndarray) -> None:

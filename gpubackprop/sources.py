@@ -56,6 +56,11 @@ class Source(ABC):
         """Go through the weights alone, of about so many examples at a time; None where they cannot be had alone."""
         return None
 
+    def count(self, size: int) -> int:
+        """Return how many blocks of so many rows there are, where they can be had in any order."""
+        assert self.rows is not None
+        return -(-self.rows // size)
+
     @abstractmethod
     def whole(self) -> tuple[Any, Any, Any]:
         """Return all examples, targets and weights in memory, as `fit` is given them."""
@@ -78,10 +83,7 @@ class NpyFile:
     def __init__(self, path: Path, name: str) -> None:
         self._path, self._name = path, name
         with path.open("rb") as file:
-            try:
-                self.shape, by_columns, self.dtype = _header(file)
-            except (ValueError, EOFError) as error:
-                raise InvalidValue(f"{name}: {path} is no file that numpy.save wrote ({error})") from error
+            self._head = self.shape, by_columns, self.dtype = self._head_of(file)
             self._start = file.tell()
         if self.dtype.hasobject or self.dtype.kind not in inputs.KINDS:
             raise InvalidType(f"{name} must hold real numbers, got a file of type {self.dtype}: {path}")
@@ -99,6 +101,8 @@ class NpyFile:
     def opened(self) -> Iterator[Rows]:
         """Open the file; yield what reads rows from it."""
         with self._path.open("rb", buffering=0) as file:
+            if self._head_of(file) != self._head:
+                raise InvalidValue(f"{self._name}: {self._path} has become another array while it was read")
 
             def read(start: int, stop: int) -> numpy.ndarray:
                 rows = numpy.empty((stop - start, *self.shape[1:]), self.dtype)
@@ -112,6 +116,12 @@ class NpyFile:
                 return rows
 
             yield read
+
+    def _head_of(self, file: BinaryIO) -> tuple[tuple[int, ...], bool, numpy.dtype]:
+        try:
+            return _header(file)
+        except (ValueError, EOFError) as error:
+            raise InvalidValue(f"{self._name}: {self._path} is no file that numpy.save wrote ({error})") from error
 
 
 def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, numpy.dtype]:
@@ -148,7 +158,7 @@ class Arrays(Source):
         assert self.rows is not None
         with contextlib.ExitStack() as stack:
             readers = [None if a is None else stack.enter_context(_opened(a)) for a in self.columns]
-            for k in range(-(-self.rows // size)) if order is None else order:
+            for k in range(self.count(size)) if order is None else order:
                 start, stop = k * size, min((k + 1) * size, self.rows)
                 yield Block(f"[{start}:{stop}]", *(None if read is None else read(start, stop) for read in readers))
 
@@ -258,8 +268,8 @@ def are_batches(X: Any) -> bool:
 
 
 def is_elsewhere(X: Any) -> bool:
-    """Return whether examples are not in memory: mapped from a file, in a file, of Arrow, or batches."""
-    return isinstance(X, numpy.memmap) or is_path(X) or is_arrow(X) or are_batches(X)
+    """Return whether examples are not in memory: a source, mapped from a file, in a file, of Arrow, or batches."""
+    return isinstance(X, (numpy.memmap, Source)) or is_path(X) or is_arrow(X) or are_batches(X)
 
 
 def without_targets(X: Any) -> Source:
@@ -270,6 +280,8 @@ def without_targets(X: Any) -> Source:
         InvalidValue: a file that cannot be read.
         MissingDependency: pyarrow is not installed.
     """
+    if isinstance(X, Source):
+        return X
     if is_arrow(X):
         return ArrowTable(X)
     return Batches(X, with_targets=False) if are_batches(X) else Arrays(X)
@@ -316,6 +328,8 @@ class ArrowTable(Source):
             x = _matrix(batch, self._x, f"X{place}")
             yield Block(place, x, y[:, 0] if self._y_is_one and y is not None else y, w)
             start += batch.num_rows
+        if start != self.rows:
+            raise InvalidValue(f"X had {self.rows} rows when it was opened, and has {start} now: its file was changed")
 
     def weights(self, size: int) -> Iterator[numpy.ndarray] | None:
         """Go through the weights alone."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
@@ -132,6 +131,8 @@ class Windows:
             if again and self.drawn_from is not None:
                 rng.bit_generator.state = self.drawn_from
             self.drawn_from = rng.bit_generator.state
+        from concurrent.futures import ThreadPoolExecutor  # not imported by those who hold their data
+
         blocks, self._rest = self._checked(self._order(rng)), []
         with ThreadPoolExecutor(1) as reader:
             following = reader.submit(self._fill, 0, blocks)
@@ -151,7 +152,7 @@ class Windows:
     def _order(self, rng: Any) -> Any:
         if rng is None or self._source.in_order or self.rows is None or self.rows <= self.capacity:
             return None
-        return rng.permutation(-(-self.rows // self._block)).tolist()
+        return rng.permutation(self._source.count(self._block)).tolist()
 
     def _fill(self, k: int, blocks: Iterator[list[Any]]) -> int:
         """Put the next rows into buffer k; return how many there were."""

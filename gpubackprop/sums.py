@@ -62,8 +62,9 @@ class Sums:
         if not parts:
             self._backend.copy(0.0, self._total)
         if self._reducer:
-            if early is None:
-                self._reducer.start(self._total)
+            if early is None:  # the messages are those of ranks that could be early
+                for l in self._buckets:
+                    self._send(l)
             self._reducer.finish()
         self._backend.copy(self._losses[0], value)
 

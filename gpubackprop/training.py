@@ -127,13 +127,14 @@ def fit(
     source, batch_size = _source(X, y, sample_weight, batch_size, checkpoint)
     stream = stream if stream is None else boolean("stream", stream)
     training = functools.partial(bytes_of, net.architecture, net.backend, net.precision, rule, batch_size)
-    data, says = taken_in(net, source, batch_size, group.first(why_streamed(net, source, batch_size, stream, training)))
+    why = group.first(why_streamed(net, source, batch_size, stream, training, group.here))
+    data, says = taken_in(net, source, batch_size, why)
     validation = None if validation_data is None else _validation(net, validation_data)
     history = History(samples=source.rows or 0, backend=net.backend.description, data=says)
     examples = None if validation is None else len(validation[0])
     settings = (epochs, batch_size, shuffle, repr(tol), patience, examples, retries)
     told = {
-        "data and settings": (history.samples, *settings),
+        "data and settings": (history.samples, source.weighted, *settings),
         "optimizer": _told(rule),
         "checkpoint": checkpoint and (str(checkpoint.folder), resume),
     }
@@ -165,8 +166,9 @@ def fit(
             keeper,
         )
         if interrupted() == signal.SIGTERM:
-            group.first(None)  # who ends first ends the others
-            raise Terminated(f"{history.stopped_because}; the last checkpoint is {keeper.newest}")
+            newest = group.first(keeper.newest)  # who ends first ends the others
+            left = f"the last checkpoint is {newest}" if newest else "no checkpoint could be written"
+            raise Terminated(f"{history.stopped_because}; {left}")
     return history
 
 

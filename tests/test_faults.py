@@ -17,7 +17,8 @@ import pytest
 from stops import at_step
 
 import gpubackprop as gb
-from gpubackprop.errors import CheckpointWarning, DivergenceWarning, InterruptWarning
+from gpubackprop import container
+from gpubackprop.errors import CheckpointWarning, DivergenceWarning, InterruptWarning, Terminated
 from gpubackprop.optimizers import SGD, Adagrad, Adam
 from gpubackprop.run import Run
 
@@ -98,6 +99,13 @@ def test_the_old_checkpoint_is_whole_where_the_disk_stays_full(
     assert _theta(net) == _theta(whole)
 
 
+def test_told_to_end_where_no_checkpoint_could_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpubackprop.container.replacing", _no_room)
+    with at_step(4, signal.SIGTERM), pytest.warns(CheckpointWarning), pytest.raises(Terminated) as caught:
+        _fit(_net(), checkpoint=tmp_path)
+    assert str(caught.value) == "terminated in epoch 1; no checkpoint could be written"
+
+
 def _no_room(*arguments: Any) -> Any:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -149,6 +157,22 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         assert _files(disk / "folder") == _after(1)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_checkpoint_that_somebody_deletes_is_missed_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as it is written: the folder was emptied, or another training has it."""
+    real = container.write
+
+    def write(place: Path, *rest: Any) -> None:
+        real(place, *rest)
+        if place.name == _after(2)[0]:
+            place.unlink()
+
+    monkeypatch.setattr(container, "write", write)
+    assert len(_fit(_net(), checkpoint=tmp_path).loss) == 3
+    assert _files(tmp_path) == _after(1, 3)
 
 
 # -- divergence --------------------------------------------------------------------------------------------------------

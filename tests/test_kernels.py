@@ -186,7 +186,7 @@ def test_more_elements_than_an_int_counts(monkeypatch: pytest.MonkeyPatch) -> No
 def test_every_operation_with_a_kernel_is_here() -> None:
     own = {name for name, value in vars(CudaBackend).items() if callable(value) and name in vars(NumpyBackend)}
     others = {
-        *("zeros", "asarray", "to_numpy", "copy", "running", "synchronize"),  # memory
+        *("zeros", "asarray", "to_numpy", "copy", "running", "synchronize", "free_bytes", "pair"),  # memory
         *("with_precision", "storage", "narrow", "widen"),  # types, by the kernel of `_cast`
         *("put", "record", "portion", "join", "weight_gradient", "folds"),  # recordings; products alone
         "reducer",  # NCCL

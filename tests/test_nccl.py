@@ -19,7 +19,7 @@ from gpubackprop.errors import CudaLibraryError
 from gpubackprop.optimizers import Adam
 from gpubackprop.parallel import Alone
 from gpubackprop.run import Run
-from gpubackprop.sums import HEAD, buckets
+from gpubackprop.sums import HEAD, Sums, buckets
 
 X, Y = np.random.default_rng(1).normal(size=(24, 6)), np.ones((24, 3))
 
@@ -29,8 +29,8 @@ class _Half(Alone):
 
     size = 2
 
-    def any(self, flag: bool) -> bool:
-        return flag
+    def highest(self, number: int) -> int:
+        return number
 
     def sum(self, x: np.ndarray) -> None:
         """The sum with nothing."""
@@ -50,10 +50,10 @@ def _trained(backend: str, rows: int = 8, epochs: int = 3) -> np.ndarray:
     net = gb.Network([6, 16, 5, 3], activation="tanh", l2=0.1, dropout=0.2, dtype="float64", backend=backend)
     with net.backend.running(0.0):
         data = [net.backend.asarray(a, "float64") for a in (X, Y)]
-        reducer = net.backend.reducer(_Half(), lambda: False)
+        reducer = net.backend.reducer(_Half(), lambda: 0)
         run = Run(net, *data, None, Adam(0.01), rows, True, 0, reducer=reducer)
         for _ in range(epochs):
-            run.epoch(reducer.stops)
+            run.epoch(reducer.signalled)
         return net.backend.to_numpy(net.theta)
 
 
@@ -100,6 +100,40 @@ def test_ranks_without_rows_and_whole_batches(device: str, nccl: Any, rows: int,
     np.testing.assert_allclose(_trained(device, rows, epochs), expected, rtol=0, atol=1e-12 * abs(expected).max())
 
 
+class _Noted:
+    """Notes the sizes of the messages of a rank."""
+
+    bucket = 1.0
+
+    def __init__(self, rank: int) -> None:
+        self.group, self.sizes = _Half(), list[int]()
+        self.group.rank = rank
+
+    def start(self, x: np.ndarray) -> None:
+        self.sizes.append(x.size)
+
+    def finish(self) -> None:
+        """Nothing is under way."""
+
+
+def test_ranks_send_the_same_messages_whatever_rows_they_have() -> None:
+    """Of 1 row and of 3, one at a time: one part and none, two parts and one. Messages of other sizes never meet."""
+    net = gb.Network([6, 16, 5, 3], backend="numpy")
+    starts, sent = net.layout.starts, []
+
+    def work(part: slice, loss: Any, gradients: Any, done: Any) -> None:
+        for l in (3, 2, 1):
+            if done:
+                done(l)
+
+    for rows in (1, 3):
+        for rank in (0, 1):
+            reducer = _Noted(rank)
+            Sums(net, reducer, 1, several=True).add_up(rows, work, np.zeros((), "float32"))  # type: ignore[arg-type]
+            sent.append(reducer.sizes)
+    assert sent == 4 * [[starts[3] - starts[2], starts[2] - starts[1], starts[1] + HEAD]]
+
+
 def test_buckets() -> None:
     starts = [0, 100, 150, 400]
     assert buckets(starts, 4, 1.0) == {
@@ -118,7 +152,7 @@ def test_ranks_on_devices_train_the_network_of_one_on_numpy(need: Any, tmp_path:
     """Two ranks on two devices of the stand-in."""
     need("mpi")
     need("host")
-    found = job_of([*LAUNCH, "2", str(HERE / "ranks_on_cuda.py"), str(tmp_path / "found.npz")], ENVIRONMENT)
+    found = job_of([*LAUNCH, "2", str(HERE / "rank_cases_on_cuda.py"), str(tmp_path / "found.npz")], ENVIRONMENT)
     assert found["devices"].tolist() == [0, 1]
     for case, dtype in ON_CUDA:
         assert found[f"{case} {dtype} ways"] == 1

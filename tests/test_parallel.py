@@ -218,6 +218,7 @@ def test_an_interrupt_of_the_job_stops_training(start: Any) -> None:
 
 DIFFERENT = {
     "the data": "gb.fit(net, X[rank:], y[rank:], distributed=True)",
+    "the weights": "gb.fit(net, X, y, sample_weight=[None, np.ones(40)][rank], distributed=True)",
     "the batches": "gb.fit(net, X, y, batch_size=2 + rank, distributed=True)",
     "the rate": "gb.fit(net, X, y, optimizer=gb.optimizers.SGD(0.1 + rank), distributed=True)",
     "the network": "gb.fit(gb.Network([5, 4 + rank, 3]), X, y, distributed=True)",
@@ -305,11 +306,15 @@ def test_train_is_launched(tmp_path: Path) -> None:
     assert not np.array_equal(found[2], found[1])  # else it was not two who trained
 
 
-def test_an_error_of_all_ranks_is_said_once(tmp_path: Path) -> None:
-    command = [*LAUNCH, "2", "train", "nothing.csv"]
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["nothing.csv"], "nothing.csv: cannot be read"), (["digits", "--resume"], "--resume is about the folder")],
+)
+def test_an_error_of_all_ranks_is_said_once(arguments: list[str], says: str, tmp_path: Path) -> None:
+    command = [*LAUNCH, "2", "train", *arguments]
     run = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert run.returncode == 2
-    assert run.stderr.count("gpubackprop: error: nothing.csv: cannot be read") == 1
+    assert run.stderr.count(f"gpubackprop: error: {says}") == 1
 
 
 def test_ranks_that_are_missing_are_an_error() -> None:

@@ -39,10 +39,10 @@ def test_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
 
 def test_gpubackprop_commands_run(tmp_path):
     commands = [shlex.split(line)[1:] for line in COMMANDS if line.startswith("gpubackprop ")]
-    assert [command[0] for command in commands] == ["train", "predict", "doctor", "bench", "bench"]
+    assert [command[0] for command in commands] == ["train", "predict", "doctor", "bench", "bench", "launch", "launch"]
     environment = {**os.environ, "PYTHONPATH": str(Path(gb.__file__).parents[1]), "GPUBACKPROP_BACKEND": "numpy"}
     for command in commands:
-        if command[0] == "bench":  # takes minutes; tests/test_bench_command.py runs it with a small suite
+        if command[0] in ("bench", "launch"):  # test_bench_command.py runs a small suite, test_parallel.py ranks
             parser().parse_args(command)
             continue
         program = [sys.executable, "-m", "gpubackprop", *command]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from gpubackprop.backends import cuda, devices, memory
 from gpubackprop.backends.pairs import DevicePair
 from gpubackprop.errors import InvalidType, InvalidValue, MissingDependency
 from gpubackprop.optimizers import SGD, Adam
+from gpubackprop.parallel import Alone
 
 RNG = np.random.default_rng(11)
 M, FEATURES, OUTPUTS, N = 203, 6, 3, 16  # M is no multiple of N, nor of any window
@@ -328,13 +330,21 @@ def test_files_that_are_refused(what: str, files: dict[str, Path]) -> None:
     assert net.theta.tobytes() == before
 
 
-def test_a_file_that_becomes_shorter(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("becomes", ["shorter", "another array"])
+def test_a_file_that_changes(becomes: str, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another array has as many bytes, and would be read as numbers all the same."""
     _window(monkeypatch, 3 * N)
     net, content = _net(), files["x"].read_bytes()
     before = net.theta.tobytes()
-    shorten = [lambda net, history: files["x"].write_bytes(content[:-100]) and None]
-    with pytest.raises(InvalidValue, match="has become shorter"):
-        gb.fit(net, files["x"], LABELS, stream=True, callbacks=shorten, batch_size=N, tol=None)
+
+    def change(net: gb.Network, history: gb.History) -> None:
+        if becomes == "shorter":
+            files["x"].write_bytes(content[:-100])
+        else:
+            np.save(files["x"], np.ones((M, 2 * FEATURES), "float32"))
+
+    with pytest.raises(InvalidValue, match=f"has become {becomes}"):
+        gb.fit(net, files["x"], LABELS, stream=True, callbacks=[change], batch_size=N, tol=None)
     assert net.theta.tobytes() == before
 
 
@@ -423,9 +433,12 @@ def test_checkpoints_are_not_for_batches(tmp_path: Path) -> None:
 def test_a_checkpoint_of_other_windows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _window(monkeypatch, 3 * N)
     _trained(_net(), X, LABELS, stream=True, checkpoint=tmp_path)
-    for rows, stream in ((4 * N, True), (3 * N, False)):
+    others = {"within windows of 64 examples (stream=True)": 4 * N, "over all examples (stream=False)": 3 * N}
+    for other, rows in others.items():
         _window(monkeypatch, rows)
-        with pytest.raises(InvalidValue, match="rows of a window 48"):
+        stream = "True" in other
+        says = f"is of a training with order 'within windows of 48 examples (stream=True)', not '{other}': give"
+        with pytest.raises(InvalidValue, match=re.escape(says)):
             _trained(_net(), X, LABELS, stream=stream, checkpoint=tmp_path, resume=True, epochs=4)
 
 
@@ -459,6 +472,18 @@ def test_what_would_not_fit_is_streamed_and_said(
     monkeypatch.setattr(memory, "free_bytes", lambda: 1)
     assert _trained(_net(), X, LABELS, stream=False)[2].data == "in memory"
     assert _trained(_net(), X.astype("float32"), LABELS)[2].data != "in memory"
+
+
+def test_ranks_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    _window(monkeypatch, 3 * N)
+    one = M * A_ROW + gb.bytes_of_training([FEATURES, 9, OUTPUTS], batch_size=N, backend="numpy", **KIND)
+    monkeypatch.setattr(memory, "free_bytes", lambda: int(3 * one / intake.SHARE) - 3)
+    said = []
+    for ranks in (2, 3):
+        monkeypatch.setattr(Alone, "here", ranks)
+        said.append(_trained(_net(), X, LABELS)[2].data)
+    assert said[0] == "in memory"
+    assert f"{3 * one:,} bytes are predicted for data and training of 3 ranks" in said[1]
 
 
 def test_free_memory_is_the_least_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -594,6 +619,25 @@ def test_arrow_that_is_refused(table: Any, tmp_path: Path) -> None:
         _net().predict(tmp_path / "x.parquet")
     with pytest.raises(FileNotFoundError):
         _net().predict(tmp_path / "nowhere.parquet")
+
+
+@pytest.mark.parametrize("rows", [100, 2 * M])
+def test_a_table_that_changes_while_it_is_read(rows: int, table: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """After the first epoch; an epoch of other rows than were counted is no epoch."""
+    import pyarrow
+
+    _window(monkeypatch, 3 * N)
+    table = table.select(["x0", "label", *[f"x{k}" for k in range(1, FEATURES)]])
+    path = _arrow(table, "arrow", tmp_path)
+    other, net = pyarrow.concat_tables([table, table])[:rows], _net()
+    before = net.theta.copy()
+
+    def change(net: gb.Network, history: gb.History) -> None:
+        _arrow(other, "arrow", tmp_path)
+
+    with pytest.raises(InvalidValue, match=f"X had 203 rows when it was opened, and has {rows} now"):
+        gb.fit(net, path, "label", batch_size=N, epochs=3, tol=None, stream=True, callbacks=[change])
+    np.testing.assert_array_equal(net.theta, before)
 
 
 def test_without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:

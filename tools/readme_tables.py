@@ -53,7 +53,7 @@ def performance(folder: Path) -> str:
     """Return the tables of all files in a folder, of the suite first, then of gpu_steps.py.
 
     Args:
-        folder: of the result files; those of gpu_check.py and sklearn_parity.py have no part in it.
+        folder: of the result files; those of gpu_check.py, sklearn_parity.py and rank_model.py have no part in it.
 
     Returns:
         Markdown.
@@ -66,7 +66,7 @@ def performance(folder: Path) -> str:
         content = document(path)
         if "workloads" in content:
             devices.append((path, content))
-        elif not content.keys() & {"kernels", "sklearn_parity"}:
+        elif not content.keys() & {"kernels", "ranks", "sklearn_parity"}:
             suites.append(results_of(path, content))
     parts = [_machine(results) for results in suites]
     parts += ["\n".join(_device(path, content)) for path, content in devices]

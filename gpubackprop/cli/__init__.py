@@ -118,6 +118,11 @@ def _add_train(commands: Any) -> None:
         help="a file's column to predict: its name, or its number from 1 (default: the last)",
     )
     add("--task", choices=TASKS, help="what to do with a file whose targets may be either")
+    add(
+        "--stream",
+        action="store_true",
+        help="do not load a .npy file, but read a window of rows at a time: for more data than memory holds",
+    )
     add("--checkpoint", metavar="DIR", help="folder for checkpoints, from which --resume goes on (default: none)")
     add("--checkpoint-every", metavar="N", type=_positive, help="epochs between two checkpoints (default: 1)")
     add(

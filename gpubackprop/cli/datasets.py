@@ -6,11 +6,13 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy
 
 from ..errors import InvalidValue, MissingDependency
 from .arrays import NpySource, NpzSource
+from .ondisk import Features, OnDiskSource, grey_levels
 from .tables import CsvSource, Source, shortened
 from .targets import TASKS, classes_of, encoded, labels_of, told_task, values_of
 
@@ -25,7 +27,7 @@ class Dataset:
 
     Attributes:
         name: of the set, or of the file.
-        X: features (N, n_0).
+        X: features (N, n_0), in memory or in a file.
         y: class labels 0..K-1 (N,), or values (N,) or (N, n_L).
         classes: what the labels mean, or None where the task is regression.
         features: names of the columns of X, or None.
@@ -36,7 +38,7 @@ class Dataset:
     """
 
     name: str
-    X: numpy.ndarray
+    X: Any
     y: numpy.ndarray
     classes: list[str] | None = None
     features: list[str] | None = None
@@ -118,11 +120,12 @@ NAMED: dict[str, Callable[[], Dataset]] = {"digits": digits, "mnist-5k": mnist_5
 _SOURCES: dict[str, Callable[[Path], Source]] = {".csv": CsvSource, ".npy": NpySource, ".npz": NpzSource}
 
 
-def opened(name: str) -> Source:
+def opened(name: str, stream: bool = False) -> Source:
     """Return a user's file, its columns known.
 
     Args:
         name: path of the file; its ending says what it is.
+        stream: whether it is not to be loaded.
 
     Returns:
         The file.
@@ -135,21 +138,24 @@ def opened(name: str) -> Source:
         raise InvalidValue(
             f"{name}: no data set has this name and no file this ending; accepted are {', '.join(NAMED)}, {ACCEPTED}"
         )
+    if stream and path.suffix.lower() != ".npy":
+        raise InvalidValue(f"--stream is for .npy files, which can be read a few rows at a time; {name} is none")
     try:
         if path.stat().st_size == 0 and path.is_file():
             raise InvalidValue(f"{name}: the file is empty; accepted is {ACCEPTED}")
-        return _SOURCES[path.suffix.lower()](path)
+        return OnDiskSource(path) if stream else _SOURCES[path.suffix.lower()](path)
     except OSError as error:
         raise InvalidValue(f"{name}: cannot be read: {error.strerror or error}; accepted is {ACCEPTED}") from error
 
 
-def to_train_on(name: str, target: str | None, task: str | None) -> Dataset:
+def to_train_on(name: str, target: str | None, task: str | None, stream: bool = False) -> Dataset:
     """Return a named set, or what a file holds.
 
     Args:
         name: of the set, or path of the file.
         target: name, or number from 1, of the target's column in a file; None is the last.
         task: "classification", "regression", or None for what the targets tell.
+        stream: whether the features stay in the file, one of .npy.
 
     Returns:
         The examples: at least two, of at least two classes or values.
@@ -159,8 +165,10 @@ def to_train_on(name: str, target: str | None, task: str | None) -> Dataset:
         MissingDependency: the package that brings the named set is not installed.
     """
     if name not in NAMED:
-        source = opened(name)
+        source = opened(name, stream)
         return _from_file(source, source.index(target), task)
+    if stream:
+        raise InvalidValue(f"--stream is for .npy files; the data set {name} is none: leave it out")
     if target or task:
         raise InvalidValue(f"--target and --task are for files; the data set {name} has its own: leave them out")
     return NAMED[name]()
@@ -184,9 +192,11 @@ def _from_file(source: Source, index: int, task: str | None) -> Dataset:
     return Dataset(source.path.name, X, values, None, *about)
 
 
-def _are_grey_levels(X: numpy.ndarray) -> bool:
-    """Say whether features look like an image's bytes: standardised, pixels that are seldom lit would outweigh all."""
-    return X.shape[1] >= 64 and X.min() == 0 and 16 <= X.max() <= 255 and not (X % 1).any()
+def _are_grey_levels(X: Any) -> bool:
+    """Say whether features look like an image's bytes."""
+    if isinstance(X, Features):
+        return X.grey_levels
+    return X.shape[1] >= 64 and grey_levels(X.shape[1], X.min(), X.max(), not (X % 1).any())
 
 
 def to_predict(name: str, columns: int, like: Dataset) -> tuple[numpy.ndarray, numpy.ndarray | None]:

@@ -19,7 +19,7 @@ from ..errors import GpubackpropError
 
 PACKAGES = [
     *("numpy", "safetensors", "scipy", "threadpoolctl", "cupy", "cupy-cuda12x", "cupy-cuda13x"),
-    *("scikit-learn", "mlxtend", "pillow", "matplotlib", "tqdm"),
+    *("scikit-learn", "mlxtend", "pillow", "matplotlib", "tqdm", "mpi4py", "mpich", "openmpi"),
 ]
 VARIABLES = [
     *(backends.ENVIRONMENT_VARIABLE, "CUDA_VISIBLE_DEVICES", "CUDA_PATH", "CUPY_TF32", "CUPY_CACHE_DIR"),

@@ -31,7 +31,11 @@ class Scale:
         """Return the scale on which each column of x (N, n) has the mean 0 and the standard deviation 1."""
         with numpy.errstate(over="ignore", invalid="ignore"):
             m, s = x.mean(axis=0, dtype="float64"), x.std(axis=0, dtype="float64")
-        constant = x.min(axis=0) == x.max(axis=0)
+        return cls.of_columns(m, s, x.min(axis=0) == x.max(axis=0))
+
+    @classmethod
+    def of_columns(cls, m: numpy.ndarray, s: numpy.ndarray, constant: numpy.ndarray) -> Scale:
+        """Return the same of means and standard deviations (n,), and whether a column has one value alone (n,)."""
         small = ~constant & (s < numpy.finfo("float64").tiny)
         if not numpy.isfinite(s).all() or small.any():
             column = int(numpy.flatnonzero(~numpy.isfinite(s) | small)[0]) + 1
@@ -41,7 +45,12 @@ class Scale:
     @classmethod
     def one_unit(cls, x: numpy.ndarray) -> Scale:
         """Return the scale that divides all columns of x (N, n) by the largest absolute value."""
-        return cls(numpy.zeros(x.shape[1]), numpy.full(x.shape[1], 1.0 / (abs(x).max() or 1.0)))
+        return cls.of_one_unit(x.shape[1], abs(x).max())
+
+    @classmethod
+    def of_one_unit(cls, columns: int, largest: float) -> Scale:
+        """Return the same of the number of columns and the largest absolute value."""
+        return cls(numpy.zeros(columns), numpy.full(columns, 1.0 / (largest or 1.0)))
 
     def apply(self, x: numpy.ndarray, dtype: str) -> numpy.ndarray:
         """Return (x − m) k."""

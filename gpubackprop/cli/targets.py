@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy
@@ -77,8 +77,16 @@ def labels_of(source: Source, raw: Any) -> list[str]:
         source.refuse(f"y has the shape {cells.shape}; a class is one label a row")
     if isinstance(cells, numpy.ndarray) and cells.dtype.kind == "b":
         cells = cells.astype(int)
-    written = (WHOLE.fullmatch(str(cell)) for cell in cells)
-    return [str(cell) if match is None else match[1] for cell, match in zip(cells, written, strict=True)]
+    if isinstance(cells, numpy.ndarray):  # of which there may be many: one string for each class
+        different, which = numpy.unique(cells, return_inverse=True)
+        names = _names(different)
+        return [names[k] for k in which.tolist()]
+    return _names(cells)
+
+
+def _names(cells: Iterable[Any]) -> list[str]:
+    written = [(str(cell), WHOLE.fullmatch(str(cell))) for cell in cells]
+    return [name if match is None else match[1] for name, match in written]
 
 
 def classes_of(source: Source, labels: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ from ..checkpoint import Checkpoint
 from ..errors import DivergenceWarning, InterruptWarning, InvalidValue, MissingDependency
 from ..files import replacing
 from ..history import History
+from ..intake import IN_MEMORY
 from ..network import Network
 from ..optimizers import OPTIMIZERS, Optimizer
 from ..schedules import Cosine
@@ -29,6 +30,7 @@ from .datasets import Dataset, to_train_on
 from .figures import figures_of, shown
 from .folders import writable
 from .lines import say, told
+from .ondisk import Features
 from .scaling import Scale, fold
 from .tables import shortened
 from .targets import TASKS
@@ -68,11 +70,11 @@ def train(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace, group: parallel.Alone) -> int:
     """Do so as one of a group, in which rank 0 alone tests, reports and writes."""
     say("backend", backends.resolve(arguments.backend).description)
-    data = to_train_on(arguments.data, arguments.target, arguments.task)
+    data = to_train_on(arguments.data, arguments.target, arguments.task, arguments.stream)
     rows, held_out = data.split(arguments.seed)
     say("data", _about(data, len(rows), len(held_out)))
     _say_what_is_untested(data, held_out)
-    features = (Scale.one_unit if data.one_unit else Scale.standard)(data.X[rows])
+    features = _scale(data, rows)
     targets = None if data.classes else Scale.standard(_as_columns(data.y[rows]))
     wide = features.needs_float64 or (targets is not None and targets.needs_float64)
     net = _network(arguments, data, len(rows), wide)
@@ -80,12 +82,13 @@ def _train(arguments: argparse.Namespace, group: parallel.Alone) -> int:
         writable(arguments.checkpoint, [], "--checkpoint")
     folder = writable(arguments.out or f"{Path(data.name).stem}-model", FILES)
     say("network", _described(net))
-    y = data.y[rows] if targets is None else targets.apply(_as_columns(data.y[rows]), net.dtype)
-    history, status = _fit(net, features.apply(data.X[rows], net.dtype), y, arguments, distributed=group.size > 1)
+    y = data.y if targets is None else targets.apply(_as_columns(data.y), net.dtype)
+    history, status = _fit(net, *_training(data, rows, features, y, net.dtype), arguments, distributed=group.size > 1)
     if group.rank:
         return int(group.first(None))
     fold(net, features, targets)
-    figures = figures_of(data, data.y[held_out], net.predict(data.X[held_out]))
+    on_disk = isinstance(data.X, Features)
+    figures = figures_of(data, data.y[held_out], net.predict(data.X.part(held_out) if on_disk else data.X[held_out]))
     _report(history, figures, len(held_out))
     _write_files(folder, net, history, figures, data)
     sys.stdout.flush()  # who ends first with another status than 0 ends the others
@@ -96,6 +99,22 @@ def _check_checkpoint(arguments: argparse.Namespace) -> None:
     for flag, given in (("--resume", arguments.resume), ("--checkpoint-every", arguments.checkpoint_every)):
         if given and not arguments.checkpoint:
             raise InvalidValue(f"{flag} is about the folder that --checkpoint names: name it")
+
+
+def _scale(data: Dataset, rows: numpy.ndarray) -> Scale:
+    """Return the scale that some rows are trained on."""
+    if isinstance(data.X, Features):
+        return data.X.scale(rows, data.one_unit)
+    return (Scale.one_unit if data.one_unit else Scale.standard)(data.X[rows])
+
+
+def _training(
+    data: Dataset, rows: numpy.ndarray, features: Scale, y: numpy.ndarray, dtype: str
+) -> tuple[Any, numpy.ndarray | None]:
+    """Return what `fit` is given as X and y: some rows, on their scale, with their part of all targets."""
+    if isinstance(data.X, Features):
+        return data.X.part(rows, features, y), None
+    return features.apply(data.X[rows], dtype), y[rows]
 
 
 def _as_columns(y: numpy.ndarray) -> numpy.ndarray:
@@ -146,7 +165,7 @@ def _described(net: Network) -> str:
 
 
 def _fit(
-    net: Network, X: numpy.ndarray, y: numpy.ndarray, arguments: argparse.Namespace, distributed: bool
+    net: Network, X: Any, y: numpy.ndarray | None, arguments: argparse.Namespace, distributed: bool
 ) -> tuple[History, int]:
     """Train and tell how it goes; return the history and the exit status. Warnings become lines."""
     batch_size = min(arguments.batch_size or (BATCH if len(X) < MANY_ROWS else LARGE_BATCH), len(X))
@@ -173,6 +192,7 @@ def _fit(
             checkpoint=Checkpoint(folder, arguments.checkpoint_every) if folder else None,
             resume=arguments.resume,
             distributed=distributed,
+            stream=arguments.stream or None,
         )
     kinds = {warning.category for warning in caught}
     return history, INTERRUPTED if InterruptWarning in kinds else int(DivergenceWarning in kinds)
@@ -213,6 +233,8 @@ def _a_line_a_second(epochs: int) -> Callable[[Network, History], None]:
 
 
 def _report(history: History, figures: dict[str, float], held_out: int) -> None:
+    if history.data != IN_MEMORY:
+        say("rows", history.data)
     say("stopped", history.stopped_because or "")
     say("test", f"{shown(figures)}, on {held_out:,} rows held out")
     seconds = sum(history.seconds)
