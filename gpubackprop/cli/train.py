@@ -61,8 +61,8 @@ def train(arguments: argparse.Namespace) -> int:
         InvalidValue: an argument or the data is not accepted.
         Terminated: SIGTERM ended a training with checkpoints.
     """
+    group = parallel.launched()  # first of all: an error of one rank then ends the others
     _check_checkpoint(arguments)
-    group = parallel.launched()
     with contextlib.redirect_stdout(None) if group.rank else contextlib.nullcontext():
         return _train(arguments, group)
 
