@@ -10,17 +10,14 @@ import os
 import signal
 import sys
 import threading
-import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-
-import numpy
 
 from . import parallel
 from .checkpoint import Checkpoint, Keeper
 from .checks import boolean, choice, integer, real
-from .errors import DivergenceWarning, InterruptWarning, InvalidType, InvalidValue, MissingDependency, Terminated
+from .epochs import Callback, Epochs, Patience
+from .errors import InvalidType, InvalidValue, MissingDependency, Terminated
 from .history import History
 from .intake import source_of, taken_in, why_streamed
 from .network import Network
@@ -29,8 +26,6 @@ from .parallel import Alone
 from .promises import bytes_of
 from .run import Run
 from .sources import Source
-
-Callback = Callable[[Network, History], Any]
 
 
 def fit(
@@ -126,8 +121,8 @@ def fit(
     checkpoint, resume, retries = _checkpoint(checkpoint, resume), bool(resume), integer("retries", retries, 0)
     source, batch_size = _source(X, y, sample_weight, batch_size, checkpoint)
     stream = stream if stream is None else boolean("stream", stream)
-    training = functools.partial(bytes_of, net.architecture, net.backend, net.precision, rule, batch_size)
-    why = group.first(why_streamed(net, source, batch_size, stream, training, group.here))
+    needed = functools.partial(bytes_of, net.architecture, net.backend, net.precision, rule, batch_size)
+    why = group.first(why_streamed(net, source, batch_size, stream, needed, group.here))
     data, says = taken_in(net, source, batch_size, why)
     validation = None if validation_data is None else _validation(net, validation_data)
     history = History(samples=source.rows or 0, backend=net.backend.description, data=says)
@@ -153,18 +148,19 @@ def fit(
         keeper = Keeper(checkpoint, run, history, seed, examples, group)
         keeper.start(resume)
         interrupted = reducer.signalled if reducer else asked
-        history.stopped_because = _epochs(
+        training = Epochs(
             run,
             history,
-            epochs,
-            validation,
-            _Patience(tol, patience),
-            group.led(calls),
-            show,
-            interrupted,
-            retries,
             keeper,
+            most=epochs,
+            patience=Patience(tol, patience),
+            validation=validation,
+            callbacks=group.led(calls),
+            show=show,
+            interrupted=interrupted,
+            retries=retries,
         )
+        history.stopped_because = training.take()
         if interrupted() == signal.SIGTERM:
             newest = group.first(keeper.newest)  # who ends first ends the others
             left = f"the last checkpoint is {newest}" if newest else "no checkpoint could be written"
@@ -212,105 +208,6 @@ def _source(X: Any, y: Any, sample_weight: Any, batch_size: int, checkpoint: Any
     if source.rows is None and checkpoint is not None:
         raise InvalidValue("checkpoints are for data of a known number of examples, and X is batches: leave them out")
     return source, min(batch_size, source.rows or batch_size)
-
-
-def _epochs(
-    run: Run,
-    history: History,
-    epochs: int,
-    validation: tuple[Any, Any, Any] | None,
-    patience: _Patience,
-    callbacks: Sequence[Callback],
-    show: Callable[[History], None],
-    interrupted: Callable[[], int],
-    retries: int,
-    keeper: Keeper,
-) -> str:
-    """Run epochs until something stops them, and record each; return what it was."""
-    while (reason := history.stopped_because or _finished(history, epochs, patience)) is None:
-        epoch, started = len(history.loss) + 1, time.perf_counter()
-        loss = _steps(run, interrupted, keeper)
-        if not run.begun:  # it is over
-            if not run.keep_if_finite(loss):
-                if len(history.retried) >= retries:
-                    return _diverged(epoch, run.learning_rate)
-                history.retried.append(epoch)
-                run.repeat_epoch()
-                continue
-            _record(run, history, loss, validation, started)
-            show(history)
-            stops = [callback(run.net, history) for callback in callbacks]
-            if any(isinstance(stop, (bool, numpy.bool_)) and stop for stop in stops):
-                history.stopped_because = f"a callback stopped it after epoch {epoch}"
-        if interrupted() and history.stopped_because is None:
-            keeper.write()
-            run.keep_if_finite(0.0)  # what diverged within the epoch is not kept
-            return _interrupted(epoch, interrupted())
-        keeper.after_epoch()
-    keeper.write()
-    return reason
-
-
-def _record(run: Run, history: History, loss: float, validation: tuple[Any, Any, Any] | None, started: float) -> None:
-    """Enter the figures of an epoch that is over into the history."""
-    history.loss.append(loss)
-    history.samples = run.samples
-    if validation is not None:
-        with run.undone_by_failure():
-            history.validation_loss.append(run.evaluate(*validation))
-    history.learning_rate.append(run.learning_rate)
-    history.seconds.append(time.perf_counter() - started)
-
-
-def _finished(history: History, epochs: int, patience: _Patience) -> str | None:
-    """Return the reason to stop after the epochs that were taken, or None."""
-    reason = patience.exhausted_by(history) if history.loss else None
-    return f"reached the maximum of {epochs} epochs" if reason is None and len(history.loss) >= epochs else reason
-
-
-def _steps(run: Run, interrupted: Callable[[], int], keeper: Keeper) -> float:
-    """Take the steps of an epoch, with the checkpoints that are due within it, until it is over or interrupted."""
-    while True:
-        with run.undone_by_failure():
-            loss = run.epoch(lambda: interrupted() or keeper.due())
-        if not run.begun or interrupted():
-            return loss
-        keeper.write()
-
-
-def _diverged(epoch: int, learning_rate: float) -> str:
-    reason = f"diverged: epoch {epoch}, at the learning rate {learning_rate:g}, is not finite"
-    warnings.warn(f"{reason}; kept are the parameters of the epoch before", DivergenceWarning, stacklevel=4)
-    return reason
-
-
-def _interrupted(epoch: int, by: int) -> str:
-    if by == signal.SIGTERM:
-        return f"terminated in epoch {epoch}"
-    reason = f"interrupted from the keyboard in epoch {epoch}"
-    warnings.warn(f"{reason}; the network is as its last step left it", InterruptWarning, stacklevel=4)
-    return reason
-
-
-class _Patience:
-    """Equation 9: says when the loss has converged, that of the validation data where there is such."""
-
-    def __init__(self, tol: float, epochs: int) -> None:
-        self.tol, self.epochs = tol, epochs
-        self.best, self.waited, self.seen = math.inf, 0, 0
-
-    def exhausted_by(self, history: History) -> str | None:
-        """Return the reason to stop after the last epoch, or None; epochs of before a resumption count."""
-        name, losses = (
-            ("validation", history.validation_loss) if history.validation_loss else ("training", history.loss)
-        )
-        for loss in losses[self.seen :]:
-            self.waited = 0 if loss < self.best - self.tol or math.isnan(self.tol) else self.waited + 1
-            self.best = min(self.best, loss)
-        self.seen = len(losses)
-        if self.waited < self.epochs:
-            return None
-        return f"converged: the {name} loss fell by less than {self.tol:g} in each of the last {self.epochs} epochs"
 
 
 def _optimizer(optimizer: Any) -> Optimizer:

@@ -18,6 +18,7 @@ LAYERS = (
     ("__main__", "cli", "sklearn", ""),
     ("memory", "bench"),
     ("training", "gradcheck"),
+    ("epochs",),
     ("checkpoint", "intake", "promises"),
     ("run",),
     ("parallel", "sums"),
