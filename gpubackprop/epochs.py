@@ -10,15 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
-
+from .callbacks import Callback, any_stops
 from .checkpoint import Keeper
 from .errors import DivergenceWarning, InterruptWarning
 from .history import History
-from .network import Network
 from .run import Run
-
-Callback = Callable[[Network, History], Any]
 
 
 class Patience:
@@ -118,8 +114,7 @@ class Epochs:
         history.learning_rate.append(run.learning_rate)
         history.seconds.append(time.perf_counter() - started)
         self.show(history)
-        stops = [callback(run.net, history) for callback in self.callbacks]
-        if any(isinstance(stop, (bool, numpy.bool_)) and stop for stop in stops):
+        if any_stops(self.callbacks, run.net, history):
             history.stopped_because = f"a callback stopped it after epoch {len(history.loss)}"
 
 

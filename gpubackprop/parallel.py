@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from .backends.threads import cores
+from .callbacks import Callback, any_stops
 from .errors import DivergenceWarning, InterruptWarning, InvalidValue, MissingDependency, RanksMissing
 
 if TYPE_CHECKING:
     from .backends.numpy import NumpyBackend
     from .backends.reducers import HostReducer
+    from .history import History
     from .network import Network
-
-    Callback = Callable[[Network, Any], Any]
 
 ASKED = "GPUBACKPROP_RANKS"  # set by `gpubackprop launch`: how many ranks there are to be
 STARTED = (ASKED, "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # what launchers tell a rank: ours, Open MPI's, MPICH's
@@ -183,9 +183,8 @@ class Group(Alone):
     def led(self, callbacks: Sequence[Callback]) -> Sequence[Callback]:
         """Return one callback, in which rank 0 runs these."""
 
-        def lead(net: Network, history: Any) -> bool:
-            stops = [callback(net, history) for callback in callbacks] if self.rank == 0 else []
-            stop = bool(self.first(any(isinstance(stop, (bool, numpy.bool_)) and stop for stop in stops)))
+        def lead(net: Network, history: History) -> bool:
+            stop = bool(self.first(any_stops(callbacks if self.rank == 0 else (), net, history)))
             self._share_parameters(net)  # which callbacks may change
             return stop
 

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from . import parallel
+from .callbacks import Callback
 from .checkpoint import Checkpoint, Keeper
 from .checks import boolean, choice, integer, real
-from .epochs import Callback, Epochs, Patience
+from .epochs import Epochs, Patience
 from .errors import InvalidType, InvalidValue, MissingDependency, Terminated
 from .history import History
 from .intake import source_of, taken_in, why_streamed

@@ -22,6 +22,7 @@ LAYERS = (
     ("checkpoint", "intake", "promises"),
     ("run",),
     ("parallel", "sums"),
+    ("callbacks",),
     ("network", "history"),
     ("state_dict",),
     ("streaming",),
