@@ -155,8 +155,8 @@ class Network:
             self._gradient = self.backend.zeros(self.layout.size, self.dtype)
         return self._gradient
 
-    def _set_parameters(self, parameters: Iterable[tuple[numpy.ndarray, numpy.ndarray]]) -> None:
-        """Copy NumPy's [(W_1, b_1), ...], taken one by one, into the network's own."""
+    def _set_parameters(self, parameters: Iterable[tuple[Any, ...]]) -> None:
+        """Copy [(W_1, b_1), ...], NumPy's or the backend's, taken one by one, into the network's own."""
         with self.backend.running(0.0):
             for own, given in zip(self._parameters, parameters, strict=True):
                 for view, values in zip(own, given, strict=True):
@@ -469,12 +469,8 @@ class Network:
                 network is as it was.
         """
         parameters = state_dict.read(state, self.layout.shapes, self.backend, self.dtype)
-        with self.backend.running(0.0):
-            theta = self.backend.zeros(self.layout.size, self.dtype)  # what was given may be views of θ
-            for own, given in zip(self.layout.views(theta), parameters, strict=True):
-                for view, values in zip(own, given, strict=True):
-                    view[...] = values
-            self._theta[...] = theta
+        with self.backend.running(0.0):  # copies first: what was given may be views of θ
+            self._set_parameters([tuple(x.copy() for x in pair) for pair in parameters])
 
     @property
     def n_parameters(self) -> int:
