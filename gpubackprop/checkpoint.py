@@ -117,7 +117,7 @@ class Keeper:
             self._take_up(chosen)
 
     def _make_ready(self, resume: bool) -> None:
-        """Do so where one process trains, or for those that train together."""
+        """Make the folder ready, and take the run up, as the one process that trains or the first of several."""
         self._folder.mkdir(parents=True, exist_ok=True)
         remove_temporaries(self._folder)
         places = self._places()

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from ..errors import BackendUnavailable, InvalidType, InvalidValue
-from . import devices, loops
+from . import devices
 from .numpy import NumpyBackend
 
 ENVIRONMENT_VARIABLE = "GPUBACKPROP_BACKEND"
@@ -131,4 +131,6 @@ def _of_environment() -> str:
 
 @cache
 def _numpy_backend() -> NumpyBackend:
+    from . import loops  # with what starts a compiler, which an import alone does not need
+
     return NumpyBackend(loops=loops.of_this_machine())
