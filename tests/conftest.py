@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache, partial
 
 import pytest
-from cuda_backends import backend, device, stand_in  # noqa: F401 - fixtures
+from cuda_backends import backend, device, graphs, stand_in  # noqa: F401 - fixtures
 from needed_tools import TOOLS
 
 os.environ.pop("GPUBACKPROP_BACKEND", None)  # tests say themselves which backend they mean

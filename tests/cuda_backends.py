@@ -13,7 +13,7 @@ import host_cublaslt
 import numpy
 import pytest
 
-from gpubackprop.backends import devices, kernels, resolve
+from gpubackprop.backends import cuda, devices, kernels, resolve
 from gpubackprop.backends.cuda import CudaBackend
 from gpubackprop.backends.numpy import NumpyBackend
 
@@ -78,6 +78,19 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, need
         monkeypatch.setattr(devices, "_products", lambda cupy: "array expressions")
     forget()
     yield name.replace("a GPU", "cuda")
+    forget()
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch, need: Any) -> Iterator[Any]:
+    """The stand-in, as CuPy: a device whose products can be captured, and graphs of four steps at most."""
+    need("host")
+    cupy = fake_cupy.install(monkeypatch)
+    monkeypatch.setattr(devices, "_products", host_cublaslt.products)
+    monkeypatch.setattr(cuda, "PORTION", 4)
+    monkeypatch.setattr(fake_cupy.Graph, "launches", 0)
+    forget()
+    yield cupy
     forget()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -30,19 +30,6 @@ from gpubackprop.errors import CudaLibraryError
 RNG = np.random.default_rng(3)
 X, Y, WEIGHTS = RNG.normal(size=(103, 6)), RNG.normal(size=(103, 3)), RNG.uniform(0.5, 2, 103)
 LABELS = RNG.integers(0, 3, 103)
-
-
-@pytest.fixture
-def graphs(monkeypatch: pytest.MonkeyPatch, need: Any) -> Iterator[Any]:
-    """A device whose products can be captured, and graphs of four steps at most."""
-    need("host")
-    cupy = fake_cupy.install(monkeypatch)
-    monkeypatch.setattr(devices, "_products", host_cublaslt.products)
-    monkeypatch.setattr(cuda, "PORTION", 4)
-    monkeypatch.setattr(fake_cupy.Graph, "launches", 0)
-    forget()
-    yield cupy
-    forget()
 
 
 def _trained(one_by_one: bool = False, net: dict[str, Any] | None = None, **arguments: Any) -> Any:

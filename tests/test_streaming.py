@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import fake_cupy
-import host_cublaslt
 import numpy as np
 import pytest
-from cuda_backends import forget
 
 import gpubackprop as gb
 from gpubackprop import intake, streaming
-from gpubackprop.backends import cuda, devices, memory
+from gpubackprop.backends import memory
 from gpubackprop.backends.pairs import DevicePair
 from gpubackprop.errors import InvalidType, InvalidValue, MissingDependency
 from gpubackprop.optimizers import SGD, Adam
@@ -673,18 +671,6 @@ def test_predictions_on_cuda(device: str, monkeypatch: pytest.MonkeyPatch, files
     _window(monkeypatch, 3 * N)
     net = _net(backend=device)
     assert net.predict(files["x"], batch_size=N).tobytes() == net.predict(X, batch_size=N).tobytes()
-
-
-@pytest.fixture
-def graphs(monkeypatch: pytest.MonkeyPatch, need: Any) -> Iterator[Any]:
-    """A device with graphs of four steps at most, whose copies from the host are done as late as can be."""
-    need("host")
-    cupy = fake_cupy.install(monkeypatch)
-    monkeypatch.setattr(devices, "_products", host_cublaslt.products)
-    monkeypatch.setattr(cuda, "PORTION", 4)
-    forget()
-    yield cupy
-    forget()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
