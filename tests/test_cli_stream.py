@@ -13,6 +13,7 @@ import pytest
 import gpubackprop as gb
 from gpubackprop import streaming
 from gpubackprop.cli import main, ondisk
+from gpubackprop.cli.columns import Asked
 from gpubackprop.cli.datasets import to_train_on
 from gpubackprop.cli.scaling import Scale
 
@@ -67,7 +68,7 @@ def test_it_learns_as_from_memory(
 
 def test_scales_are_those_of_memory(tmp_path: Path) -> None:
     """Merged over blocks: rounding of some hundred additions, each of eps of the column's largest, in units of it."""
-    data = to_train_on(str(_table(tmp_path / "data.npy", "values")), "2", None, stream=True)
+    data = to_train_on(str(_table(tmp_path / "data.npy", "values")), Asked("2"), None, stream=True)
     rows = data.split(0)[0]
     X = np.delete(np.load(tmp_path / "data.npy"), 1, axis=1)[rows]
     for one_unit, expected in ((False, Scale.standard(X)), (True, Scale.one_unit(X))):
@@ -83,8 +84,8 @@ def test_pixels_are_scaled_alike(levels: bool, tmp_path: Path) -> None:
     X[0, 0] = 0 if levels else 0.5
     X[1, 1] = 0
     np.save(tmp_path / "pixels.npy", np.column_stack([X, np.arange(50) % 3]))
-    assert to_train_on(str(tmp_path / "pixels.npy"), None, None, stream=True).one_unit == levels
-    assert to_train_on(str(tmp_path / "pixels.npy"), None, None).one_unit == levels
+    assert to_train_on(str(tmp_path / "pixels.npy"), Asked(), None, stream=True).one_unit == levels
+    assert to_train_on(str(tmp_path / "pixels.npy"), Asked(), None).one_unit == levels
 
 
 def test_large_labels_stay_apart(tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ def test_large_labels_stay_apart(tmp_path: Path) -> None:
     y = 2**60 + np.arange(40) % 2
     np.save(tmp_path / "large.npy", np.column_stack([np.arange(40), y]))
     for stream in (True, False):
-        data = to_train_on(str(tmp_path / "large.npy"), None, "classification", stream=stream)
+        data = to_train_on(str(tmp_path / "large.npy"), Asked(), "classification", stream=stream)
         assert data.classes == [str(2**60), str(2**60 + 1)]
         np.testing.assert_array_equal(data.y, np.arange(40) % 2)
 

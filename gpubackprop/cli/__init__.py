@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import io
 import os
 import sys
@@ -117,6 +118,19 @@ def _add_train(commands: Any) -> None:
         metavar="COLUMN",
         help="a file's column to predict: its name, or its number from 1 (default: the last)",
     )
+    add(
+        "--drop",
+        metavar="COLUMN",
+        action="append",
+        default=[],
+        help="a file's column to leave out: its name, or its number from 1; may be given several times",
+    )
+    add(
+        "--columns",
+        metavar="COLUMN,COLUMN",
+        type=_listed,
+        help="a file's columns to use as features: names, or numbers from 1 (default: all except the target)",
+    )
     add("--task", choices=TASKS, help="what to do with a file whose targets may be either")
     add(
         "--stream",
@@ -198,6 +212,13 @@ def _natural(text: str) -> int:
 
 def _rate(text: str) -> float:
     return _checked(text, float, lambda x: 0 < x < float("inf"), "a number above 0")
+
+
+def _listed(text: str) -> list[str]:
+    """Return names separated by commas; a name that holds a comma is in double quotes."""
+    return _checked(
+        text, lambda t: next(iter(csv.reader([t]))), all, "names or numbers of columns, as in length,width,5"
+    )
 
 
 def _sizes(text: str) -> list[int]:

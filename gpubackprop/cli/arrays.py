@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,10 +28,10 @@ class NpySource(Source):
         if self.columns == 0:
             self.refuse("has no columns; accepted is a matrix of features and a target")
 
-    def read(self, target: int | None) -> tuple[numpy.ndarray, numpy.ndarray | None]:
+    def read(self, features: Sequence[int], target: int | None) -> tuple[numpy.ndarray, numpy.ndarray | None]:
         """Return the features (N, n_0), and the target's column (N,)."""
-        X = self.matrix if target is None else numpy.delete(self.matrix, target, axis=1)
-        self.check_finite(X, target, lambda i: f"row {i + 1}")
+        X = self.matrix[:, features]
+        self.check_finite(X, features, lambda i: f"row {i + 1}")
         return X, None if target is None else self.loaded[:, target]  # as it is: float64 merges large labels
 
 
@@ -55,11 +55,7 @@ class NpzSource(Source):
                 f"X has {len(self.X)} rows and y the shape {self.y.shape}; accepted is a y of as many rows as X"
             )
 
-    def fits(self, features: int) -> bool:
-        """Say whether X has so many columns."""
-        return self.X.shape[1] == features
-
-    def index(self, column: str | None) -> int:
+    def target_index(self, column: str | None, dropped: Sequence[int]) -> int:
         """Return the index that stands for y; another column cannot be asked for."""
         if column is not None:
             self.refuse(f"--target {column} is for .csv and .npy files; in .npz files the target is the array y")
@@ -67,10 +63,13 @@ class NpzSource(Source):
             self.refuse("holds X and no y; training needs X (rows, columns) and y (rows,)")
         return self.columns - 1
 
-    def read(self, target: int | None) -> tuple[numpy.ndarray, numpy.ndarray | None]:
-        """Return X (N, n_0), and y (N,) or (N, k)."""
-        self.check_finite(self.X, None, lambda i: f"X, row {i + 1}")
-        return self.X, None if target is None else self.y
+    def read(self, features: Sequence[int], target: int | None) -> tuple[numpy.ndarray, numpy.ndarray | None]:
+        """Return columns of X (N, n_0), and y (N,) or (N, k)."""
+        X = self.X[:, features]
+        self.check_finite(X, features, lambda i: f"X, row {i + 1}")
+        if target is not None and self.y is not None and self.y.dtype.kind == "U":
+            self.check_known(self.y.ravel().tolist(), lambda i: f"y, row {i + 1}")
+        return X, None if target is None else self.y
 
 
 @contextlib.contextmanager

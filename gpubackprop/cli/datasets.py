@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import numpy
 
 from ..errors import InvalidValue, MissingDependency
 from .arrays import NpySource, NpzSource
+from .columns import Asked, Trained, matched, read
 from .ondisk import Features, OnDiskSource, grey_levels
-from .tables import CsvSource, Source, shortened
+from .tables import CsvSource, Source
 from .targets import TASKS, classes_of, encoded, labels_of, told_task, values_of
 
 HELD_OUT = 0.2  # share of the rows that are kept from training to test on
@@ -35,6 +36,8 @@ class Dataset:
         target_index: place of the target among the columns of the file, or None.
         one_unit: whether all features are measured in one unit, such as grey levels, and are to be scaled alike.
         image_shape: rows and columns of the picture whose pixels the examples are, or None.
+        trained: where the features are in the file, or None.
+        notes: lines for the report.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Dataset:
     target_index: int | None = None
     one_unit: bool = False
     image_shape: tuple[int, int] | None = None
+    trained: Trained | None = None
+    notes: Sequence[str] = ()
 
     @property
     def outputs(self) -> int:
@@ -148,12 +153,12 @@ def opened(name: str, stream: bool = False) -> Source:
         raise InvalidValue(f"{name}: cannot be read: {error.strerror or error}; accepted is {ACCEPTED}") from error
 
 
-def to_train_on(name: str, target: str | None, task: str | None, stream: bool = False) -> Dataset:
+def to_train_on(name: str, asked: Asked, task: str | None, stream: bool = False) -> Dataset:
     """Return a named set, or what a file holds.
 
     Args:
         name: of the set, or path of the file.
-        target: name, or number from 1, of the target's column in a file; None is the last.
+        asked: the target and the features of a file.
         task: "classification", "regression", or None for what the targets tell.
         stream: whether the features stay in the file, one of .npy.
 
@@ -166,30 +171,38 @@ def to_train_on(name: str, target: str | None, task: str | None, stream: bool = 
     """
     if name not in NAMED:
         source = opened(name, stream)
-        return _from_file(source, source.index(target), task)
+        return _from_file(source, asked, task)
     if stream:
         raise InvalidValue(f"--stream is for .npy files; the data set {name} is none: leave it out")
-    if target or task:
-        raise InvalidValue(f"--target and --task are for files; the data set {name} has its own: leave them out")
+    if asked or task:
+        raise InvalidValue(
+            f"--target, --task, --drop and --columns are for files; the data set {name} has its own: leave them out"
+        )
     return NAMED[name]()
 
 
-def _from_file(source: Source, index: int, task: str | None) -> Dataset:
-    X, raw = source.read(index)
+def _from_file(source: Source, asked: Asked, task: str | None) -> Dataset:
+    X, raw, places, index, notes = read(source, asked)
     if X.shape[1] == 0:
         source.refuse("has one column; accepted are features and a target, separated by commas in a .csv file")
     if len(X) < 2:
         source.refuse(f"has {len(X) or 'no'} row of data; training needs at least two, one of them to test on")
-    names = [name for i, name in enumerate(source.names) if i != index] if source.names else None
-    about = (names, source.names[index] if source.names else None, index, _are_grey_levels(X))
+    about: dict[str, Any] = {
+        "features": [source.names[place] for place in places] if source.names else None,
+        "target": source.names[index] if source.names else None,
+        "target_index": index,
+        "one_unit": _are_grey_levels(X),
+        "trained": Trained(source.columns, places),
+        "notes": notes,
+    }
     values = values_of(source, raw)
     if told_task(source, values, task) == TASKS[0]:
         labels = labels_of(source, raw)
         classes = classes_of(source, labels)
-        return Dataset(source.path.name, X, encoded(source, labels, classes), classes, *about)
+        return Dataset(source.path.name, X, encoded(source, labels, classes), classes, **about)
     if (values == values[0]).all():
         source.refuse(f"the target is {values.flat[0]:g} in all rows; there is nothing to learn")
-    return Dataset(source.path.name, X, values, None, *about)
+    return Dataset(source.path.name, X, values, None, **about)
 
 
 def _are_grey_levels(X: Any) -> bool:
@@ -199,8 +212,8 @@ def _are_grey_levels(X: Any) -> bool:
     return X.shape[1] >= 64 and grey_levels(X.shape[1], X.min(), X.max(), not (X % 1).any())
 
 
-def to_predict(name: str, columns: int, like: Dataset) -> tuple[numpy.ndarray, numpy.ndarray | None]:
-    """Return the examples of a file for a model, and their targets where the file has them.
+def to_predict(name: str, columns: int, like: Dataset) -> tuple[numpy.ndarray, numpy.ndarray | None, list[str]]:
+    """Return the examples of a file for a model, and their targets if the file has them.
 
     Args:
         name: path of the file.
@@ -208,45 +221,21 @@ def to_predict(name: str, columns: int, like: Dataset) -> tuple[numpy.ndarray, n
         like: what the model was trained on, without rows.
 
     Returns:
-        X (N, columns), and y as in `Dataset` or None; the number of columns tells whether there are targets.
+        X (N, columns), y as in `Dataset` or None, and lines for the report.
 
     Raises:
         InvalidValue: the file is not accepted, or does not fit the model.
     """
     source = opened(name)
-    if not source.fits(columns):
-        source.refuse(
-            f"has {source.columns} columns; the model takes {columns} features"
-            f"{f' ({shortened(like.features)})' if like.features else ''}, with the target or without it"
-        )
-    index = _target_index(source, like) if source.columns == columns + 1 else None
-    X, raw = source.read(index)
+    features, index, notes = matched(source, like, columns)
+    X, raw = source.read(features, index)
     if len(X) == 0:
         source.refuse("has no row of data; accepted is at least one")
-    if source.names and like.features:
-        X = X[:, _order(source, [n for i, n in enumerate(source.names) if i != index], like.features)]
     if index is None:
-        return X, None
+        return X, None, notes
     values = values_of(source, raw)
     if like.classes:
-        return X, encoded(source, labels_of(source, raw), like.classes)
+        return X, encoded(source, labels_of(source, raw), like.classes), notes
     if isinstance(values, list):
         source.refuse("the target holds text; this model predicts numbers: leave the target out")
-    return X, values
-
-
-def _target_index(source: Source, like: Dataset) -> int:
-    """Return where the target is: by its name where there are names, else at the place it had in training."""
-    if source.names and like.target:
-        return source.index(like.target)
-    return source.columns - 1 if like.target_index is None or isinstance(source, NpzSource) else like.target_index
-
-
-def _order(source: Source, names: list[str], wanted: list[str]) -> list[int]:
-    """Return where the features of the model are among those of the file, by their names."""
-    missing = [name for name in wanted if name not in names]
-    if missing:
-        source.refuse(
-            f"has no column {shortened(missing)}, but {shortened(names)}; the model takes {shortened(wanted)}"
-        )
-    return [names.index(name) for name in wanted]
+    return X, values, notes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,39 @@ BLOCK_BYTES = 2**22  # of the file that are looked at in one go
 
 
 class Features:
-    """The columns of a file but for the target's; of what they hold, so much is known as one reading of all tells.
+    """Columns of a file, and what one reading of all rows found out about each.
 
     Args:
-        file: the file, whose values were found to be finite.
-        target: index of the target's column.
-        grey_levels: whether they look like an image's bytes.
+        file: the file.
+        columns: indices of the columns; their values were found to be finite.
+        low: the smallest value of each (n_0,).
+        high: the largest value of each (n_0,).
+        whole: whether each holds whole numbers only (n_0,).
+        counts: whether each counts the rows from 0 or 1 (n_0,).
 
     Attributes:
         shape: (N, n_0).
-        grey_levels: as given.
+        counts: as given.
+        grey_levels: whether they look like an image's bytes.
     """
 
-    def __init__(self, file: NpyFile, target: int, grey_levels: bool) -> None:
-        self.file, self.target, self.grey_levels = file, target, grey_levels
-        self.shape = (file.shape[0], file.shape[1] - 1)
+    def __init__(
+        self,
+        file: NpyFile,
+        columns: Sequence[int],
+        low: numpy.ndarray,
+        high: numpy.ndarray,
+        whole: numpy.ndarray,
+        counts: numpy.ndarray,
+    ) -> None:
+        self.file, self._columns, self._found = file, list(columns), (low, high, whole, counts)
+        self.shape, self.counts = (file.shape[0], len(columns)), counts
+        self.grey_levels = grey_levels(len(columns), low.min(initial=0), high.max(initial=0), bool(whole.all()))
+
+    def without(self, k: int) -> Features:
+        """Return all columns except the k-th."""
+        columns, *found = (numpy.delete(x, k) for x in (self._columns, *self._found))
+        return Features(self.file, columns.tolist(), *found)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -85,7 +103,7 @@ class Features:
                 chosen = rows[slice(*numpy.searchsorted(rows, (start, stop)))]
                 if len(chosen):
                     block = read(start, stop)[chosen - start]
-                    yield numpy.delete(block, self.target, axis=1).astype(numpy.float64), chosen
+                    yield block[:, self._columns].astype(numpy.float64), chosen
 
 
 class Part(sources.Source):
@@ -128,20 +146,23 @@ class OnDiskSource(Source):
             self.refuse(f"the array has the shape {self._file.shape}; accepted is a matrix (rows, columns): reshape it")
         self.columns = self._file.shape[1]
 
-    def read(self, target: int | None) -> tuple[Any, numpy.ndarray | None]:
+    def read(self, features: Sequence[int], target: int | None) -> tuple[Any, numpy.ndarray | None]:
         """Return the features, which stay in the file, and the target's column (N,), which is in memory."""
         assert target is not None, "files to predict are read by `predict`"
-        size, targets, low, high, whole = rows_at_once(self._file), [], numpy.inf, -numpy.inf, True
+        size, targets, n = rows_at_once(self._file), [], len(features)
+        low, high = numpy.full(n, numpy.inf), numpy.full(n, -numpy.inf)
+        whole, counts, first = numpy.full(n, True), numpy.full(n, True), numpy.zeros(n)
         with self._file.opened() as read:
             for start in range(0, self._file.shape[0], size):
                 block = read(start, min(start + size, self._file.shape[0]))
-                x = numpy.delete(block, target, axis=1).astype(numpy.float64)
-                self.check_finite(x, target, lambda i, start=start: f"row {start + i + 1}")  # type: ignore[misc]
+                x = block[:, features].astype(numpy.float64)
+                self.check_finite(x, features, lambda i, start=start: f"row {start + i + 1}")  # type: ignore[misc]
                 targets.append(block[:, target].copy())
-                if x.size:
-                    low, high, whole = min(low, x.min()), max(high, x.max()), whole and not (x % 1).any()
-        levels = grey_levels(self.columns - 1, low, high, whole)
-        return Features(self._file, target, levels), numpy.concatenate(targets)
+                low, high = numpy.minimum(low, x.min(axis=0)), numpy.maximum(high, x.max(axis=0))
+                whole &= ~(x % 1).any(axis=0)
+                first = first if start else x[0].copy()
+                counts &= counting(x, start, first)
+        return Features(self._file, features, low, high, whole, counts), numpy.concatenate(targets)
 
 
 def rows_at_once(file: NpyFile) -> int:
@@ -152,3 +173,15 @@ def rows_at_once(file: NpyFile) -> int:
 def grey_levels(columns: int, low: float, high: float, whole: bool) -> bool:
     """Say whether features look like an image's bytes: standardised, pixels that are seldom lit would outweigh all."""
     return columns >= 64 and low == 0 and 16 <= high <= 255 and whole
+
+
+def counting(x: numpy.ndarray, row: int, first: numpy.ndarray) -> numpy.ndarray:
+    """Return whether each column of x (N, n) counts the rows from 0 or 1 (n,).
+
+    Args:
+        x: some rows.
+        row: how many rows are before them.
+        first: the first row of all (n,).
+    """
+    expected = first + numpy.arange(row, row + len(x))[:, None]
+    return numpy.isin(first, (0, 1)) & (x == expected).all(axis=0)

@@ -15,6 +15,7 @@ import numpy
 from ..errors import InvalidValue, ModelFileError
 from ..files import replacing
 from ..network import Network, load
+from .columns import Trained
 from .datasets import NAMED, Dataset, to_predict
 from .figures import figures_of, shown
 
@@ -37,10 +38,12 @@ def predict(arguments: argparse.Namespace) -> int:
         raise InvalidValue(
             f"{arguments.model}: cannot be read ({error.strerror}); accepted is a model.safetensors that train wrote"
         ) from error
-    data, X, y = _data_for(net, arguments.data)
+    data, X, y, notes = _data_for(net, arguments.data)
     outputs = net.predict(X)
     report = sys.stdout if arguments.out else sys.stderr
     print(f"backend   {net.backend.description}", file=report)
+    for note in notes:
+        print(f"data      {note}", file=report)
     if y is not None:
         print(f"test      {shown(figures_of(data, y, outputs))}, on {len(X):,} rows", file=report)
     if not arguments.out:
@@ -53,8 +56,8 @@ def predict(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _data_for(net: Network, name: str) -> tuple[Dataset, numpy.ndarray, numpy.ndarray | None]:
-    """Return what the model was trained on, and the examples to predict with their targets, if they have such."""
+def _data_for(net: Network, name: str) -> tuple[Dataset, numpy.ndarray, numpy.ndarray | None, list[str]]:
+    """Return what the model was trained on, the examples to predict, their targets or None, and report lines."""
     about, seed = _trained_on(net)
     if name in NAMED:
         if about.name != name:
@@ -63,11 +66,11 @@ def _data_for(net: Network, name: str) -> tuple[Dataset, numpy.ndarray, numpy.nd
             )
         data = NAMED[name]()
         held_out = data.split(seed)[1]
-        return data, data.X[held_out], data.y[held_out]
-    X, y = to_predict(name, net.sizes[0], about)
+        return data, data.X[held_out], data.y[held_out], []
+    X, y, notes = to_predict(name, net.sizes[0], about)
     if y is not None and not about.classes and y.size != len(X) * net.sizes[-1]:
         raise InvalidValue(f"{name}: y has the shape {y.shape}; the model predicts {net.sizes[-1]} value(s) a row")
-    return about, X, y
+    return about, X, y, notes
 
 
 def _trained_on(net: Network) -> tuple[Dataset, int]:
@@ -84,9 +87,11 @@ def _trained_on(net: Network) -> tuple[Dataset, int]:
         return Dataset("other data", none, none, classes), 0
     try:
         about: dict[str, Any] = {name: json.loads(value) for name, value in net.metadata.items()}
-        described = [about[name] for name in ("classes", "features", "target", "target_index")]
-        return Dataset(about["data"], none, none, *described), about["seed"]
-    except (ValueError, KeyError) as error:
+        described = {name: about[name] for name in ("classes", "features", "target", "target_index")}
+        columns = about.get("columns")
+        trained = None if columns is None else Trained(columns["width"], columns["places"])
+        return Dataset(about["data"], none, none, **described, trained=trained), about["seed"]
+    except (ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"the model's metadata are not what train writes ({error!r}); train it again") from error
 
 

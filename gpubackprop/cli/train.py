@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import math
@@ -26,6 +27,7 @@ from ..network import Network
 from ..optimizers import OPTIMIZERS, Optimizer
 from ..schedules import Cosine
 from ..training import fit
+from .columns import Asked
 from .datasets import Dataset, to_train_on
 from .figures import figures_of, shown
 from .folders import writable
@@ -70,9 +72,12 @@ def train(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace, group: parallel.Alone) -> int:
     """Do so as one of a group, in which rank 0 alone tests, reports and writes."""
     say("backend", backends.resolve(arguments.backend).description)
-    data = to_train_on(arguments.data, arguments.target, arguments.task, arguments.stream)
+    asked = Asked(arguments.target, arguments.drop, arguments.columns)
+    data = to_train_on(arguments.data, asked, arguments.task, arguments.stream)
     rows, held_out = data.split(arguments.seed)
     say("data", _about(data, len(rows), len(held_out)))
+    for note in data.notes:
+        say("", note)
     _say_what_is_untested(data, held_out)
     features = _scale(data, rows)
     targets = None if data.classes else Scale.standard(_as_columns(data.y[rows]))
@@ -149,6 +154,7 @@ def _network(arguments: argparse.Namespace, data: Dataset, rows: int, wide: bool
         seed=arguments.seed,
     )
     about: dict[str, Any] = {name: getattr(data, name) for name in ("classes", "features", "target", "target_index")}
+    about["columns"] = None if data.trained is None else dataclasses.asdict(data.trained)
     about |= {"data": data.name, "task": TASKS[not data.classes], "seed": arguments.seed}
     net.metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in about.items()}
     return net
