@@ -6,12 +6,20 @@ import contextlib
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import InvalidType, InvalidValue
+from .errors import GpubackpropError, InvalidType, InvalidValue
 
+_NO_FILES = {
+    stat.S_ISDIR: "a folder",
+    stat.S_ISFIFO: "a pipe",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+}
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
@@ -22,6 +30,45 @@ def path_of(path: Any) -> Path:
     if "\0" in os.fspath(path):
         raise InvalidValue(f"path must not hold the character 0, got {os.fspath(path)!r}")
     return Path(path)
+
+
+def data_file(path: Path, name: str) -> BinaryIO:
+    """Open a file of examples.
+
+    Args:
+        path: of the file.
+        name: what messages call the examples.
+
+    Returns:
+        The file, open in binary mode.
+
+    Raises:
+        InvalidValue: it is a folder, a pipe, a socket or a device, which may never end.
+        OSError: it cannot be opened.
+    """
+    if kind := next((kind for is_one, kind in _NO_FILES.items() if is_one(path.stat().st_mode)), None):
+        raise InvalidValue(f"{name}: {path} is {kind}; accepted are regular files")
+    return path.open("rb")
+
+
+@contextlib.contextmanager
+def refusing(says: str) -> Iterator[None]:
+    """Turn every error in reading a damaged file into one: what the libraries raise is no closed list.
+
+    Args:
+        says: the message, to which the reason is added.
+
+    Raises:
+        InvalidValue: an exception that is not of this package.
+        GpubackpropError: one that is, unchanged.
+    """
+    try:
+        yield
+    except GpubackpropError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InvalidValue(f"{says} ({reason})") from error
 
 
 @contextlib.contextmanager

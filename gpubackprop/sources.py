@@ -8,13 +8,13 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy
 
-from . import inputs
+from . import inputs, npy
 from .errors import InvalidType, InvalidValue, MissingDependency
-from .files import path_of
+from .files import data_file, path_of, refusing
 
 Rows = Callable[[int, int], numpy.ndarray]  # rows start..stop-1 of something
 
@@ -81,57 +81,33 @@ class NpyFile:
     """
 
     def __init__(self, path: Path, name: str) -> None:
-        self._path, self._name = path, name
-        with path.open("rb") as file:
-            self._head = self.shape, by_columns, self.dtype = self._head_of(file)
-            self._start = file.tell()
-        if self.dtype.hasobject or self.dtype.kind not in inputs.KINDS:
+        self._path, self._place = path, f"{name}: {path}"
+        with data_file(path, name) as file:
+            self._head = npy.header(file, path.stat().st_size, self._place)
+        self.shape, self.dtype, self.nbytes = self._head.shape, self._head.dtype, self._head.nbytes
+        if self.dtype.kind not in inputs.KINDS:
             raise InvalidType(f"{name} must hold real numbers, got a file of type {self.dtype}: {path}")
-        if by_columns and len(self.shape) > 1:
+        if self._head.by_columns and len(self.shape) > 1:
             raise InvalidValue(
-                f"{name}: {path} holds its columns one after the other, so that no rows can be read: save "
+                f"{self._place} holds its columns one after the other, so that no rows can be read: save "
                 "numpy.ascontiguousarray(array)"
             )
         self._of_a_row = math.prod(self.shape[1:]) * self.dtype.itemsize
-        self.nbytes = math.prod(self.shape) * self.dtype.itemsize
-        if path.stat().st_size < self._start + self.nbytes:
-            raise InvalidValue(f"{name}: {path} ends before its array {self.shape} does: write it again")
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Rows]:
         """Open the file; yield what reads rows from it."""
         with self._path.open("rb", buffering=0) as file:
-            if self._head_of(file) != self._head:
-                raise InvalidValue(f"{self._name}: {self._path} has become another array while it was read")
+            if npy.header(file, self._path.stat().st_size, self._place) != self._head:
+                raise InvalidValue(f"{self._place} has become another array while it was read")
 
             def read(start: int, stop: int) -> numpy.ndarray:
                 rows = numpy.empty((stop - start, *self.shape[1:]), self.dtype)
-                file.seek(self._start + start * self._of_a_row)
-                part = rows.data.cast("B") if rows.size else memoryview(b"")
-                while len(part):
-                    count = file.readinto(part)
-                    if not count:
-                        raise InvalidValue(f"{self._name}: {self._path} has become shorter while it was read")
-                    part = part[count:]
+                file.seek(self._head.start + start * self._of_a_row)
+                npy.fill(file, rows, self._place)
                 return rows
 
             yield read
-
-    def _head_of(self, file: BinaryIO) -> tuple[tuple[int, ...], bool, numpy.dtype]:
-        try:
-            return _header(file)
-        except (ValueError, EOFError) as error:
-            raise InvalidValue(f"{self._name}: {self._path} is no file that numpy.save wrote ({error})") from error
-
-
-def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, numpy.dtype]:
-    """Return the shape, whether columns come first, and the type; nothing in a header is run."""
-    version = numpy.lib.format.read_magic(file)
-    if version == (1, 0):
-        return numpy.lib.format.read_array_header_1_0(file)
-    if version == (2, 0):
-        return numpy.lib.format.read_array_header_2_0(file)
-    raise ValueError(f"version {version} is of records with names")
 
 
 class Arrays(Source):
@@ -306,16 +282,23 @@ class ArrowTable(Source):
     """
 
     def __init__(self, table: Any, targets: Any = None, weight: Any = None) -> None:
-        self._dataset = _dataset(table)
-        names = self._dataset.schema.names
+        dataset, self._place, kind = _pyarrow(), "X", {}
+        if is_path(table):
+            table = path_of(table)
+            self._place, kind = f"X: {table}", {"format": SUFFIXES[table.suffix.lower()]}
+            data_file(table, "X").close()  # pyarrow says less of what cannot be opened
+        with refusing(f"{self._place} cannot be read by pyarrow"):
+            self._dataset = table if isinstance(table, dataset.Dataset) else dataset.dataset(table, **kind)
+            names, self.rows = self._dataset.schema.names, int(self._dataset.count_rows())
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InvalidValue(f"{self._place}: more than one column has the name {twice[0]!r}; give each its own")
         self._y = _names(targets, "y", names)
         self._w = _names(weight, "sample_weight", names)
         self._y_is_one = isinstance(targets, str)
         self._x = [name for name in names if name not in (*self._y, *self._w)]
         self.weighted = bool(self._w)
-        self.rows = int(self._dataset.count_rows())
         if not self.rows:
-            raise InvalidValue("X has no rows; accepted is at least one")
+            raise InvalidValue(f"{self._place} has no rows; accepted is at least one")
         self.bytes_in_files = 8 * self.rows * len(names)
 
     def blocks(self, size: int, order: Iterable[int] | None = None) -> Iterator[Block]:
@@ -323,21 +306,32 @@ class ArrowTable(Source):
         start = 0
         for batch in self._batches([*self._x, *self._y, *self._w], size):
             place = f"[{start}:{start + batch.num_rows}]"
-            y = _matrix(batch, self._y, f"y{place}") if self._y else None
-            w = _matrix(batch, self._w, f"sample_weight{place}")[:, 0] if self._w else None
-            x = _matrix(batch, self._x, f"X{place}")
+            y = self._matrix(batch, self._y, f"y{place}") if self._y else None
+            w = self._matrix(batch, self._w, f"sample_weight{place}")[:, 0] if self._w else None
+            x = self._matrix(batch, self._x, f"X{place}")
             yield Block(place, x, y[:, 0] if self._y_is_one and y is not None else y, w)
             start += batch.num_rows
         if start != self.rows:
-            raise InvalidValue(f"X had {self.rows} rows when it was opened, and has {start} now: its file was changed")
+            raise InvalidValue(
+                f"{self._place} had {self.rows} rows when it was opened, and has {start} now: its file was changed"
+            )
 
     def weights(self, size: int) -> Iterator[numpy.ndarray] | None:
         """Go through the weights alone."""
-        return (_matrix(batch, self._w, "sample_weight")[:, 0] for batch in self._batches(self._w, size))
+        return (self._matrix(batch, self._w, "sample_weight")[:, 0] for batch in self._batches(self._w, size))
 
     def _batches(self, columns: list[str], size: int) -> Iterator[Any]:
-        read = self._dataset.to_batches(columns=columns, batch_size=size, batch_readahead=1, fragment_readahead=1)
-        return (batch for batch in read if batch.num_rows)
+        with refusing(f"{self._place} cannot be read by pyarrow"):
+            read = self._dataset.to_batches(columns=columns, batch_size=size, batch_readahead=1, fragment_readahead=1)
+            for batch in read:
+                if batch.num_rows:
+                    batch.validate(full=True)  # pyarrow believes the offsets in a file otherwise
+                    yield batch
+
+    def _matrix(self, batch: Any, names: Sequence[str], what: str) -> numpy.ndarray:
+        """Return columns of a batch side by side."""
+        with refusing(f"{self._place} cannot be read by pyarrow"):
+            return numpy.stack([_numbers(batch.column(name), name, what) for name in names], axis=1)
 
     def whole(self) -> tuple[Any, Any, Any]:
         """Return all rows."""
@@ -353,22 +347,12 @@ def is_arrow(X: Any) -> bool:
     return type(X).__module__.partition(".")[0] == "pyarrow"
 
 
-def _dataset(table: Any) -> Any:
-    """Return a data set of pyarrow."""
+def _pyarrow() -> Any:
     try:
-        from pyarrow import ArrowException, dataset
+        from pyarrow import dataset
     except ImportError as error:
         raise MissingDependency("Parquet and Arrow need pyarrow: pip install 'gpubackprop[arrow]'") from error
-    if isinstance(table, dataset.Dataset):
-        return table
-    try:
-        if is_path(table):
-            path = path_of(table)
-            path.open("rb").close()  # pyarrow says less of what cannot be opened
-            return dataset.dataset(path, format=SUFFIXES[path.suffix.lower()])
-        return dataset.dataset(table)
-    except (ArrowException, TypeError, ValueError) as error:
-        raise InvalidValue(f"X cannot be read by pyarrow: {error}") from error
+    return dataset
 
 
 def _names(given: Any, argument: str, names: Sequence[str]) -> list[str]:
@@ -381,12 +365,7 @@ def _names(given: Any, argument: str, names: Sequence[str]) -> list[str]:
     return list(asked)
 
 
-def _matrix(batch: Any, names: Sequence[str], what: str) -> numpy.ndarray:
-    """Return columns of a batch side by side."""
-    columns = []
-    for name in names:
-        column = batch.column(name)
-        if column.null_count:
-            raise InvalidValue(f"{what}: {column.null_count} values of the column {name!r} are missing: fill them in")
-        columns.append(inputs.array(column.to_numpy(zero_copy_only=False), f"column {name!r} of X"))
-    return numpy.stack(columns, axis=1)
+def _numbers(column: Any, name: str, what: str) -> numpy.ndarray:
+    if column.null_count:
+        raise InvalidValue(f"{what}: {column.null_count} values of the column {name!r} are missing: fill them in")
+    return inputs.array(column.to_numpy(zero_copy_only=False), f"column {name!r} of X")

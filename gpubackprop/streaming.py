@@ -14,7 +14,7 @@ import numpy
 
 from . import inputs
 from .backends import resolve
-from .errors import InvalidType, InvalidValue
+from .errors import InvalidType, InvalidValue, OutOfMemory
 from .sources import Arrays, Source
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class Collected:
         if out is not None:
             _check_out(out, rows, outputs)
         elif rows is not None:
-            out = numpy.empty((rows, outputs), dtype)
+            out = _room(rows, outputs, dtype)
         self._out, self._parts, self._filled = out, list[numpy.ndarray](), 0
 
     def add(self, part: numpy.ndarray) -> None:
@@ -242,6 +242,15 @@ class Collected:
         if self._filled != len(self._out):
             raise InvalidValue(f"out must have a row for each example, got {len(self._out)} for {self._filled}")
         return self._out
+
+
+def _room(rows: int, outputs: int, dtype: str) -> numpy.ndarray:
+    try:
+        return numpy.empty((rows, outputs), dtype)
+    except (MemoryError, ValueError) as error:
+        raise OutOfMemory(
+            f"outputs of {rows:,} examples do not fit in memory ({error}): predict some at a time"
+        ) from error
 
 
 def _check_out(out: Any, rows: int | None, outputs: int) -> None:

@@ -27,7 +27,7 @@ LAYERS = (
     ("state_dict",),
     ("streaming",),
     ("sources",),
-    ("inputs", "onnx", "storage", "workspace"),
+    ("inputs", "npy", "onnx", "storage", "workspace"),
     ("architecture", "backends", "container"),
     ROWS,
     ("checks", "files", "formula", "errors", "version"),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy
 
+from .. import npy
+from ..files import data_file
 from .tables import Source, shortened
 
 
@@ -19,11 +17,9 @@ class NpySource(Source):
 
     def __init__(self, path: Path) -> None:
         self.path, self.names = path, None
-        with _content(self) as file:
-            loaded = numpy.load(file, allow_pickle=False)
-        if not isinstance(loaded, numpy.ndarray):
-            self.refuse("holds several arrays; accepted is one matrix: name a file of numpy.savez .npz")
-        self.loaded, self.matrix = loaded, _matrix(self, "the array", loaded)
+        with data_file(path, "data") as file:
+            self.loaded = npy.array(file, path.stat().st_size, str(path))
+        self.matrix = _matrix(self, "the array", self.loaded)
         self.columns = self.matrix.shape[1]
         if self.columns == 0:
             self.refuse("has no columns; accepted is a matrix of features and a target")
@@ -40,14 +36,12 @@ class NpzSource(Source):
 
     def __init__(self, path: Path) -> None:
         self.path, self.names = path, None
-        with _content(self) as file:
-            loaded = numpy.load(file, allow_pickle=False)
-            arrays = (
-                {"": loaded} if isinstance(loaded, numpy.ndarray) else {name: loaded[name] for name in loaded.files}
-            )
+        with data_file(path, "data") as file:
+            arrays, names = npy.archived(file, ("X", "y"), str(path))
         if "X" not in arrays:
-            found = "one array without a name" if "" in arrays else f"the arrays {shortened(list(arrays)) or '(none)'}"
-            self.refuse(f"holds {found}; accepted are X (rows, columns) and y (rows,)")
+            self.refuse(
+                f"holds the arrays {shortened(names) or '(none)'}; accepted are X (rows, columns) and y (rows,)"
+            )
         self.X, self.y = _matrix(self, "X", arrays["X"]), arrays.get("y")
         self.columns = self.X.shape[1] + (self.y is not None)
         if self.y is not None and (self.y.ndim not in (1, 2) or len(self.y) != len(self.X) or 0 in self.y.shape[1:]):
@@ -72,23 +66,10 @@ class NpzSource(Source):
         return X, None if target is None else self.y
 
 
-@contextlib.contextmanager
-def _content(source: Source) -> Iterator[BinaryIO]:
-    """Open a file for NumPy, and turn what it says of a malformed one into one line."""
-    try:
-        with source.path.open("rb") as file:
-            yield file
-    except (ValueError, EOFError, OverflowError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        source.refuse(
-            f"no whole file of NumPy arrays of numbers or strings ({error}); accepted are those that numpy.save and "
-            "numpy.savez write; arrays of Python objects are pickles, which can run code: convert them first"
-        )
-
-
 def _matrix(source: Source, name: str, x: numpy.ndarray) -> numpy.ndarray:
     """Return x as a float64 matrix."""
     if x.ndim != 2:
         source.refuse(f"{name} has the shape {x.shape}; accepted is a matrix (rows, columns): reshape it")
     if x.dtype.kind not in "biuf":
         source.refuse(f"{name} holds {x.dtype}; accepted are real numbers: encode text as numbers")
-    return x.astype(numpy.float64)
+    return x.astype(numpy.float64, copy=False)

@@ -15,9 +15,10 @@ from typing import Any, NoReturn
 import numpy
 
 from ..errors import InvalidValue
+from .text import Rows, opened
 
 MISSING = {"", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "null", "?"}  # in small letters
-SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # the first line that Excel reads and writes
+SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?\r?\n?', re.IGNORECASE)  # the first line that Excel reads and writes
 
 
 class Source(ABC):
@@ -127,14 +128,16 @@ class CsvSource(Source):
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """Go through the rows that are not blank, each with its line number."""
-        with self.path.open(encoding="utf-8-sig", newline="") as file:
-            skipped, reader = 0, csv.reader(file, strict=True)
+        with opened(self.path) as file:
+            skipped, lines = 0, Rows(file, self.path)
+            reader = csv.reader(lines, strict=True)
             try:
                 if separator := SEPARATOR.fullmatch(file.readline(16)):
-                    skipped, reader = 1, csv.reader(file, strict=True, delimiter=separator[1])
+                    skipped, reader = 1, csv.reader(lines, strict=True, delimiter=separator[1])
                 else:
                     file.seek(0)
                 for row in reader:
+                    lines.begin()
                     if len(row) > 1 or (row and row[0].strip()):
                         yield reader.line_num + skipped, row
             except UnicodeDecodeError as error:
