@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def machine_of(cupy: Any) -> dict[str, str]:
         "numpy": numpy.__version__,
         "python": platform.python_version(),
         "gpubackprop": gpubackprop.__version__,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

@@ -15,7 +15,7 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("{backend} {solver} {dtype}: {largest:.1e} at most, {median:.1e} in the middle".format(**rows[-1]))
     machine: dict[str, Any] = {"cpu": get_cpu_info()}
     describe(machine)
-    machine |= {"scikit_learn": sklearn.__version__, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    machine |= {"scikit_learn": sklearn.__version__, "date": datetime.now(UTC).isoformat(timespec="seconds")}
     out.write_text(json.dumps({"machine": machine, "sklearn_parity": rows}, indent=1) + "\n", encoding="utf-8")
     return int(any(row["largest"] > row["bound"] for row in rows))
 

@@ -3,7 +3,7 @@
     python examples/scikit_learn.py
     python examples/scikit_learn.py --backend cuda
 
-Needs the extra `sklearn` (scikit-learn 1.9, Python 3.11).
+Needs the extra `sklearn` (scikit-learn 1.9).
 """
 
 from __future__ import annotations

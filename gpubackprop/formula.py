@@ -12,13 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from .checks import choice, real
 from .errors import InvalidValue
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Formula = Callable[..., Any]
 

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("sklearn", minversion="1.9")
-
 ROOT = Path(__file__).parents[1]
 
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -131,6 +132,29 @@ def test_metadata(wheel: Path) -> None:
     promised |= {"mpi", "bench", "demo", "oracle", "peers", "dev"}
     assert set(metadata.get_all("Provides-Extra", [])) == promised
     assert metadata["Version"] == _python("import gpubackprop as g; print(g.__version__)", folder=ROOT).stdout.strip()
+
+
+def test_all_files_name_the_same_versions_of_python_and_scikit_learn() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    described = project["project"]
+    names = ("Makefile", "README.md", ".github/workflows/ci.yml")
+    read = {name: (ROOT / name).read_text(encoding="utf-8") for name in names}
+    minors = [int(number) for number in re.findall(r":: 3\.(\d+)", "\n".join(described["classifiers"]))]
+    oldest, newest = f"3.{minors[0]}", f"3.{minors[-1]}"
+    assert minors == list(range(minors[0], minors[-1] + 1))
+    assert described["requires-python"] == f">={oldest}"
+    assert project["tool"]["ruff"]["target-version"] == f"py3{minors[0]}"
+    assert f"sys.version_info < (3, {minors[0]})" in read["Makefile"]
+    assert f"gpubackprop needs Python {oldest} or newer" in read["Makefile"]
+    versions = ", ".join(f'"3.{minor}"' for minor in minors)
+    assert f"python: [{versions}]" in read[".github/workflows/ci.yml"]
+    assert f"Python {oldest} to {newest}" in read["README.md"]
+    [sklearn] = described["optional-dependencies"]["sklearn"]
+    release = sklearn.removeprefix("scikit-learn>=").partition(",")[0]
+    major, minor = release.split(".")
+    assert sklearn == f"scikit-learn>={release},<{major}.{int(minor) + 1}"
+    assert f"scikit-learn {release}." in read["README.md"]
+    assert {"Source", "Issues", "Changelog", "Documentation"} <= set(described["urls"])
 
 
 def test_installed_wheel_finds_its_own_kernels(wheel: Path, tmp_path: Path) -> None:

@@ -30,8 +30,6 @@ def test_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.setenv("GPUBACKPROP_BACKEND", "numpy")
     namespace: dict[str, object] = {}
     for number, (language, text) in enumerate(BLOCKS):
-        if "gpubackprop.sklearn" in text and sys.version_info < (3, 11):
-            continue  # for which there is no scikit-learn 1.9
         if language == "python":
             exec(compile(text, f"README.md, block {number}", "exec"), namespace)
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")

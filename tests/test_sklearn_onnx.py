@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from own_rows import squash
-
-pytest.importorskip("sklearn", minversion="1.9")
 from sklearn import calibration, compose, datasets, ensemble, exceptions, linear_model, model_selection
 from sklearn.base import is_classifier
 from sklearn.pipeline import make_pipeline

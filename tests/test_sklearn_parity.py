@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_backends import forget
-
-pytest.importorskip("sklearn", minversion="1.9")
 import scipy.sparse
+from cuda_backends import forget
 from sklearn import clone
 
 from gpubackprop import sklearn as ours

@@ -13,12 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
-
-pytest.importorskip("sklearn", minversion="1.9")
 import host_cublaslt
 import joblib
+import numpy as np
+import pytest
 from cuda_backends import forget
 from sklearn import datasets, pipeline, preprocessing
 

@@ -79,7 +79,7 @@ def test_make_refuses_an_old_python(tmp_path: Path) -> None:
     old = _script(tmp_path / "python3", 'case "$1" in --version) echo Python 3.8.20;; *) exit 1;; esac')
     run = _make(tmp_path, "check", f"PYTHON={old}")
     assert run.returncode != 0
-    assert f"gpubackprop needs Python 3.10 or newer, and {old} is Python 3.8.20" in run.stderr
+    assert f"gpubackprop needs Python 3.11 or newer, and {old} is Python 3.8.20" in run.stderr
     assert not (tmp_path / "environments").exists()
 
 
@@ -105,7 +105,6 @@ def test_demo_installs_the_extra(tmp_path: Path, extra: str, installed: str) -> 
     )
     run = _make(tmp_path, "demo", f"PYTHON={fake}")
     assert run.returncode == 0, run.stderr
-    *_, install, asked, example = log.read_text().splitlines()
+    *_, install, example = log.read_text().splitlines()
     assert install == f"-m pip install --quiet --editable {installed}"
-    assert "(3, 11)" in asked
     assert example == "examples/scikit_learn.py"

@@ -8,8 +8,7 @@ try:
     from .regressor import MLPRegressor
 except ImportError as error:
     raise MissingDependency(
-        f"gpubackprop.sklearn needs scikit-learn 1.9 (which needs Python 3.11): pip install 'gpubackprop[sklearn]' "
-        f"'scikit-learn>=1.9'; the import failed with: {error}"
+        f"gpubackprop.sklearn needs scikit-learn 1.9: pip install 'gpubackprop[sklearn]'. The import failed: {error}"
     ) from error
 
 __all__ = ["MLPClassifier", "MLPRegressor", "register_onnx_converters"]
