@@ -40,8 +40,8 @@ class Checkpoint(Checked):
 
     Files are ``step-000000000042.safetensors`` for what was after 42 steps. With neither number of epochs nor of
     minutes one is written after every epoch. A last one is written when training ends, by itself or by SIGTERM or
-    Ctrl-C. A file takes as many bytes as the parameters and the optimizer's state, 8 for each example if they are
-    shuffled, and within an epoch the parameters (with ``retries`` the state, too) of its start.
+    Ctrl-C. A file takes as many bytes as the parameters, those of the best epoch, the optimizer's state, and 8 for each
+    example if they are shuffled. With ``retries``, within an epoch, it also has the parameters and state of its start.
 
     Attributes:
         folder: of the files, for one training alone; it is made.
@@ -251,7 +251,7 @@ def _agreed(run: Run, seed: int | None, validation: int | None) -> dict[str, Any
         "order": order,
         "sample_weight": run.data[2] is not None,
         "validation_examples": validation,
-        "retries": run.kept_slots is not None,
+        "retries": run.start is not None,
     }
 
 
@@ -296,13 +296,13 @@ def _checked(about: dict[str, Any], run: Run, epochs: int, taken: int) -> tuple[
 def _arrays(run: Run, history: History) -> dict[str, numpy.ndarray]:
     """Return what a checkpoint holds in arrays, by name."""
     host = run.net.backend.to_numpy
-    arrays = {"theta": run.net.theta, "slots": run.slots}
+    arrays = {"theta": run.net.theta, "slots": run.slots, "kept": run.kept}
     if run.taken:
-        arrays |= {"kept": run.kept, "losses": run.losses[: run.taken]}
+        arrays["losses"] = run.losses[: run.taken]
         if run.data[2] is not None:
             arrays["totals"] = run.totals[: run.taken]
-        if run.kept_slots is not None:
-            arrays["kept_slots"] = run.kept_slots
+        if run.start is not None:
+            arrays["start"], arrays["start_slots"] = run.start
     figures = {name: numpy.array(getattr(history, name), "float64") for name in _FIGURES}
     order = {"order": run.order} if run.shuffle and len(run.order) else {}
     return {name: host(x) for name, x in arrays.items()} | order | figures
@@ -311,13 +311,13 @@ def _arrays(run: Run, history: History) -> dict[str, numpy.ndarray]:
 def _shapes(run: Run, taken: int, epochs: int, validated: int) -> Shapes:
     """Return shapes and types of the arrays of a checkpoint: after so many epochs, and steps of the next."""
     dtype, P = run.net.dtype, run.net.layout.size
-    shapes: Shapes = {"theta": ((P,), dtype), "slots": (run.slots.shape, dtype)}
+    shapes: Shapes = {"theta": ((P,), dtype), "slots": (run.slots.shape, dtype), "kept": ((P,), dtype)}
     if taken:
-        shapes |= {"kept": ((P,), dtype), "losses": ((taken,), dtype)}
+        shapes["losses"] = ((taken,), dtype)
         if run.data[2] is not None:
             shapes["totals"] = ((taken,), dtype)
-        if run.kept_slots is not None:
-            shapes["kept_slots"] = (run.slots.shape, dtype)
+        if run.start is not None:
+            shapes |= {"start": ((P,), dtype), "start_slots": (run.slots.shape, dtype)}
     if run.shuffle and len(run.order):
         shapes["order"] = ((len(run.order),), "int64")
     shapes |= dict.fromkeys(_FIGURES, ((epochs,), "float64"))
@@ -326,7 +326,7 @@ def _shapes(run: Run, taken: int, epochs: int, validated: int) -> Shapes:
 
 def _check_arrays(arrays: dict[str, numpy.ndarray]) -> None:
     """Refuse parameters and figures that are not finite, and an order that is none."""
-    for name in ("theta", "kept", *_FIGURES):
+    for name in ("theta", "kept", "start", *_FIGURES):
         if not numpy.isfinite(arrays.get(name, 0.0)).all():
             raise ValueError(f"{name} holds NaN or infinity")
     order = arrays.get("order", numpy.arange(0))
@@ -335,13 +335,14 @@ def _check_arrays(arrays: dict[str, numpy.ndarray]) -> None:
 
 
 def _put(run: Run, arrays: dict[str, numpy.ndarray]) -> None:
-    """Set the arrays of a run; at the start of an epoch what it keeps is what it has."""
+    """Set the arrays of a run; an epoch that is not under way starts from what the run has."""
     backend, dtype = run.net.backend, run.net.dtype
     given = {name: backend.asarray(arrays[name], dtype) for name in arrays if name not in ("order", *_FIGURES)}
     run.net.theta[...], run.slots[...] = given["theta"], given["slots"]
-    run.kept[...] = given.get("kept", given["theta"])
-    if run.kept_slots is not None:
-        run.kept_slots[...] = given.get("kept_slots", given["slots"])
+    run.kept[...] = given["kept"]
+    if run.start is not None:
+        start = given.get("start", given["theta"]), given.get("start_slots", given["slots"])
+        run.start[0][...], run.start[1][...] = start
     if run.taken:
         run.losses[: run.taken] = given["losses"]
         if "totals" in given:

@@ -7,7 +7,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .callbacks import Callback, any_stops
@@ -65,24 +65,27 @@ class Epochs:
     show: Callable[[History], None]
     interrupted: Callable[[], int]
     retries: int
+    _best: tuple[float, int] = field(default=(math.inf, 0), init=False)
 
     def take(self) -> str:
         """Take epochs until something stops them; return what it was."""
         run, history = self.run, self.history
+        for epoch in range(1, len(history.loss) + 1):  # of before a resumption
+            self._is_best(epoch)
         while (reason := history.stopped_because or self._finished()) is None:
             epoch, started = len(history.loss) + 1, time.perf_counter()
             loss = self._steps()
             if not run.begun:  # it is over
-                if not run.keep_if_finite(loss):
+                if not run.is_finite(loss):
                     if len(history.retried) >= self.retries:
-                        return _diverged(epoch, run.learning_rate)
+                        return self._diverged(epoch)
                     history.retried.append(epoch)
                     run.repeat_epoch()
                     continue
                 self._record(loss, started)
             if (number := self.interrupted()) and history.stopped_because is None:
                 self.keeper.write()
-                run.keep_if_finite(0.0)  # what diverged within the epoch is not kept
+                run.keep_if_finite(0.0)  # parameters that diverged within the epoch are not left in the network
                 return _interrupted(epoch, number)
             self.keeper.after_epoch()
         self.keeper.write()
@@ -111,17 +114,28 @@ class Epochs:
         if self.validation is not None:
             with run.undone_by_failure():
                 history.validation_loss.append(run.evaluate(*self.validation))
+        run.keep(best=self._is_best(len(history.loss)))
         history.learning_rate.append(run.learning_rate)
         history.seconds.append(time.perf_counter() - started)
         self.show(history)
         if any_stops(self.callbacks, run.net, history):
             history.stopped_because = f"a callback stopped it after epoch {len(history.loss)}"
 
+    def _is_best(self, epoch: int) -> bool:
+        """Return whether an epoch has the least loss so far, that of the validation data if there is such data."""
+        loss = (self.history.validation_loss or self.history.loss)[epoch - 1]
+        if loss < self._best[0]:
+            self._best = loss, epoch
+        return self._best[1] == epoch
 
-def _diverged(epoch: int, learning_rate: float) -> str:
-    reason = f"diverged: epoch {epoch}, at the learning rate {learning_rate:g}, is not finite"
-    warnings.warn(f"{reason}; kept are the parameters of the epoch before", DivergenceWarning, stacklevel=4)
-    return reason
+    def _diverged(self, epoch: int) -> str:
+        """Put back the best parameters, and warn."""
+        with self.run.undone_by_failure():
+            best = self._best[1] if self.run.put_back_best() else 0
+        reason = f"diverged: epoch {epoch}, at the learning rate {self.run.learning_rate:g}, is not finite"
+        kept = f"of epoch {best}, the best one" if best else "from before training"
+        warnings.warn(f"{reason}; the network has the parameters {kept}", DivergenceWarning, stacklevel=4)
+        return reason
 
 
 def _interrupted(epoch: int, by: int) -> str:

@@ -52,7 +52,7 @@ class GradientCheckFailed(GpubackpropError, AssertionError):
 
 
 class DivergenceWarning(RuntimeWarning):
-    """Training met a non-finite loss or parameter and stopped; the last finite parameters were kept."""
+    """A loss or a parameter was not finite, and training stopped; the network has the best parameters before that."""
 
 
 class MicroBatchWarning(RuntimeWarning):

@@ -42,7 +42,7 @@ class Run:
         shuffle: whether each epoch goes over the examples in a new order.
         seed: of the order and of dropout: an integer, None, or a generator of NumPy's, old or new, to draw from.
         shares_penalty: whether the penalty of a batch is divided by what its examples weigh together: λ/2 Σ W² / Σ w.
-        repeatable: whether an epoch that is not finite may be repeated: the optimizer's slots are then kept twice.
+        repeatable: whether an epoch that is not finite may be repeated, from a copy of what it starts from.
         reducer: adds up what the ranks of a group leave, each with its part of every batch; None where there is one.
 
     Attributes:
@@ -52,6 +52,8 @@ class Run:
         steps: of an epoch; of batches whose number is not known, of the last one.
         samples: examples of an epoch, in the same way.
         factor: what the rates of the schedule are multiplied by.
+        kept: the parameters of the best epoch so far; before the first epoch the initial ones.
+        start: the parameters and slots from which the epoch under way started, if it may be repeated; otherwise None.
         at_once: examples in the buffers at once. Where memory does not suffice for all that a rank has of a batch, they
             are fewer, and the gradients of parts are added up.
     """
@@ -87,7 +89,7 @@ class Run:
         self.t, self.begun, self.taken, self.factor = 0, False, 0, 1.0
         self._under_way: Generator[None] | None = None
         self._buffers()
-        self.kept_slots = self.slots.copy() if repeatable else None
+        self.start = (net.theta.copy(), self.slots.copy()) if repeatable else None
 
     def _buffers(self) -> None:
         """Make what the steps read and write besides the workspace."""
@@ -362,19 +364,48 @@ class Run:
         """The rate of the last step."""
         return self.factor * self.optimizer.rate(max(self.t - 1, 0))
 
-    def keep_if_finite(self, loss: float) -> bool:
-        """Remember the parameters if they and the loss are finite, else go back to those remembered."""
+    def is_finite(self, loss: float) -> bool:
+        """Return whether a loss and all parameters are finite."""
+        return math.isfinite(loss) and bool(self.net.backend.is_finite(self.net.theta))
+
+    def keep(self, best: bool = True) -> None:
+        """Remember the state after an epoch, so that the next can be repeated; if it is the best, the parameters."""
         theta = self.net.theta
-        finite = math.isfinite(loss) and self.net.backend.is_finite(theta)
-        source, target = (theta, self.kept) if finite else (self.kept, theta)
-        target[...] = source
-        if finite and self.kept_slots is not None:
-            self.kept_slots[...] = self.slots
+        if best:
+            self.kept[...] = theta
+        if self.start is not None:
+            self.start[0][...], self.start[1][...] = theta, self.slots
+
+    def keep_if_finite(self, loss: float) -> bool:
+        """Remember the parameters if they and the loss are finite, otherwise put back those remembered."""
+        finite = self.is_finite(loss)
+        if finite:
+            self.keep()
+        else:
+            self.net.theta[...] = self.kept
         return finite
 
+    def put_back_best(self) -> bool:
+        """Put back the parameters of the best epoch, or those from before training if their loss is lower.
+
+        Both losses are those of the examples at hand: all of them, or the last window.
+
+        Returns:
+            Whether they are those of an epoch.
+        """
+        losses = []
+        for theta in (self.before, self.kept):
+            self.net.theta[...] = theta
+            losses.append(self.evaluate(*self.data))
+        if losses[1] < losses[0] or math.isnan(losses[0]):
+            return True
+        self.net.theta[...] = self.before
+        return False
+
     def repeat_epoch(self) -> None:
-        """Have the epoch just taken, whose parameters were put back, be taken once more, at half the rate."""
-        self.slots[...] = self.kept_slots
+        """Let the epoch just taken be repeated from its start, at half the rate."""
+        assert self.start is not None
+        self.net.theta[...], self.slots[...] = self.start
         self.t -= self.steps
         self.begun, self.factor = True, self.factor / 2
 

@@ -54,9 +54,11 @@ def fit(
     """Train a network in place until its loss converges or the epochs are over (equation 9).
 
     All arguments are checked before the first step; a call that is refused leaves the network as it was. Training
-    ends early, with a warning, at the first epoch whose loss or parameters are not finite (the parameters of the
-    epoch before are kept) and on Ctrl-C (after a whole step). An exception from a callback passes through, and the
-    network is as its last epoch left it.
+    ends early, with a warning, at the first epoch whose loss or parameters are not finite, and on Ctrl-C (after a whole
+    step). After an epoch that is not finite the network has the parameters of the best epoch: of the least validation
+    loss if there is validation data, otherwise of the least training loss. If even these are worse on the examples
+    than the parameters from before training, it has the latter. An exception from a callback passes through, and
+    the network is as its last epoch left it.
 
     With checkpoints a training that was killed goes on where the newest one was written, and ends with the same
     parameters and history (but for seconds) as if nothing had happened, to the last bit on the same backend. What was

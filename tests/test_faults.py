@@ -252,6 +252,22 @@ def test_within_the_epoch_that_diverges_what_its_start_was_is_known(retries: int
     assert _theta(net) == _theta(kept)
 
 
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("last", [3 * STEPS, 3 * STEPS + 2])
+def test_the_best_epoch_is_known_after_a_resumption(last: int, retries: int, tmp_path: Path) -> None:
+    """Epoch 3 is worse than 2, and 4 is not finite: stopped before or within it, training ends with epoch 2."""
+    rule = SGD(lambda t: 0.1 if t < 2 * STEPS else 15.0 if t < 3 * STEPS else 1e300 if t > last else 1e-9)
+    net, best = _net(), _net()
+    arguments: dict[str, Any] = {"optimizer": rule, "epochs": 6, "retries": retries, "checkpoint": tmp_path}
+    with at_step(last, signal.SIGINT), pytest.warns(InterruptWarning):
+        begun = _fit(_net(), **arguments)
+    assert begun.loss[2] > begun.loss[1] < begun.loss[0]
+    with pytest.warns(DivergenceWarning, match="has the parameters of epoch 2, the best one"):
+        _fit(net, resume=True, **arguments)
+    _fit(best, optimizer=rule, epochs=2)
+    assert _theta(net) == _theta(best)
+
+
 def test_parameters_that_are_not_finite_are_in_no_checkpoint(tmp_path: Path) -> None:
     """They are so after step 3 of epoch 2: the newest is that of step 2, and whoever resumes it meets the same end."""
     rule, every_step = SGD(lambda t: 1e300 if t >= STEPS + 1 else 0.1), gb.Checkpoint(tmp_path, every_minutes=1e-12)

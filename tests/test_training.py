@@ -326,6 +326,57 @@ def test_divergence_keeps_the_last_finite_epoch() -> None:
     assert numpy.array_equal(net.theta, expected.theta)
 
 
+def _worse_then_infinite(t: int) -> float:
+    """Of three steps an epoch: two good epochs, one that is finite and worse, one that is not finite."""
+    return 0.1 if t < 6 else 15.0 if t < 9 else 1e300
+
+
+def _diverging(net: gb.Network, **more: Any) -> gb.History:
+    rule = more.pop("rule", _worse_then_infinite)
+    with pytest.warns(DivergenceWarning, match=more.pop("match", "has the parameters of epoch 2, the best one")):
+        return gb.fit(net, *_data(), optimizer=SGD(rule), batch_size=8, tol=None, **more)
+
+
+def test_divergence_puts_back_the_best_epoch() -> None:
+    net = _net(output_activation="identity")
+    history = _diverging(net)
+    assert history.loss[1] < history.loss[0] < history.loss[2] < math.inf
+    assert numpy.array_equal(net.theta, _after(2, _net(output_activation="identity"), optimizer=SGD(0.1)).theta)
+
+
+def test_validation_data_decide_which_epoch_is_best() -> None:
+    """Their targets are what the network of epoch 1 says."""
+    net, first = _net(output_activation="identity"), _after(1, _net(output_activation="identity"), optimizer=SGD(0.1))
+    X, _ = _data(50)
+    history = _diverging(net, validation_data=(X, first.predict(X)), match="has the parameters of epoch 1, the best")
+    assert history.validation_loss[0] == min(history.validation_loss)
+    assert history.loss[1] < history.loss[0]
+    assert numpy.array_equal(net.theta, first.theta)
+
+
+def test_parameters_from_before_training_are_put_back_if_all_epochs_ruined_them() -> None:
+    net = _net(output_activation="identity")
+    before = net.theta.copy()
+    history = _diverging(net, rule=lambda t: 1e3 if t < 3 else 1e300, match="has the parameters from before training")
+    assert history.loss[0] < math.inf
+    assert numpy.array_equal(net.theta, before)
+
+
+def test_a_repeated_epoch_starts_from_the_one_before_not_from_the_best() -> None:
+    once, net = [1e300], _net(output_activation="identity")
+    rates = {2: 3.0}  # in epoch 3
+
+    def rate(t: int) -> float:
+        return once.pop() if t == 10 and once else rates.get(t // 3, 0.1)
+
+    history = gb.fit(net, *_data(), optimizer=SGD(rate), batch_size=8, tol=None, epochs=4, retries=1)
+    assert (history.retried, history.loss.index(min(history.loss[:3]))) == ([4], 1)
+    expected = _net(output_activation="identity")
+    as_if = SGD(lambda t: 0.05 if t >= 9 else rates.get(t // 3, 0.1))
+    assert gb.fit(expected, *_data(), optimizer=as_if, batch_size=8, tol=None, epochs=4).loss == history.loss
+    assert numpy.array_equal(net.theta, expected.theta)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_divergence_in_the_first_epoch_keeps_the_initial_parameters(dtype: str) -> None:
     net = _net(output_activation="identity", dtype=dtype)
