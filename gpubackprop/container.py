@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy
-import safetensors
 import safetensors.numpy
 
 from .errors import InvalidValue, ModelFileError
 from .files import path_of, replacing
+from .tensorfile import LONGEST, TensorFile, opened
 
 FORMAT = 1
-LONGEST = 2**20  # bytes of a header: JSON takes many times its length in memory, and is read before it is checked
 _KEY = "gpubackprop"  # of the one entry in the header's metadata
 _BLOCK = 2**18  # elements read at a time
 _KINDS = {"float32": "F32", "float64": "F64", "int64": "I64"}  # as safetensors calls them
 _MALFORMED = (
-    *(safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError),
+    *(ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError),
 )  # what reading a file can raise that holds something else than was written
 
 
@@ -50,7 +49,7 @@ def write(
         OSError: the file cannot be written.
     """
     header = json.dumps({"format": FORMAT, **content}, default=default)
-    written = safetensors.numpy.save(tensors, {_KEY: header})
+    written = safetensors.numpy.save({name: _plain(x) for name, x in tensors.items()}, {_KEY: header})
     length = int.from_bytes(written[:8], "little")
     if length > LONGEST:
         raise InvalidValue(f"{long} must take at most {LONGEST:,} bytes in the file, got {length:,}")
@@ -58,30 +57,35 @@ def write(
         file.write(written)
 
 
+def _plain(x: numpy.ndarray) -> numpy.ndarray:
+    """Return an array whose memory holds its elements in C order and little-endian: safetensors writes that memory."""
+    return numpy.asarray(x, x.dtype.newbyteorder("<"), order="C")
+
+
 class Container(NamedTuple):
     """An open file, of which nothing is believed.
 
     Attributes:
         refusing: a context that turns whatever goes wrong with the content into the one exception for that.
-        file: of the library, which has held the promised shapes and types against the file's length.
+        file: its tensors; their shapes, types and places fit the file's length.
         content: what JSON holds, by name.
     """
 
     refusing: Callable[[], contextlib.AbstractContextManager[None]]
-    file: Any
+    file: TensorFile
     content: Any
 
     def check(self, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
         """Refuse tensors of other names, shapes and types than are expected, by name; nothing of them is read."""
-        if set(self.file.keys()) != set(expected):
+        if self.file.entries.keys() != expected.keys():
             raise ValueError(f"its tensors do not fit, which have to be {', '.join(expected)}")
         for name, (shape, dtype) in expected.items():
-            tensor, kind = self.file.get_slice(name), _KINDS[dtype]
-            if tuple(tensor.get_shape()) != shape or tensor.get_dtype() != kind:
-                raise ValueError(f"{name} is {tensor.get_shape()} of {tensor.get_dtype()}, not {list(shape)} of {kind}")
+            tensor, kind = self.file.entries[name], _KINDS[dtype]
+            if tensor.shape != shape or tensor.kind != kind:
+                raise ValueError(f"{name} is {list(tensor.shape)} of {tensor.kind}, not {list(shape)} of {kind}")
 
     def blocks(self, name: str) -> Iterator[tuple[slice, numpy.ndarray]]:
-        """Yield a tensor some rows at a time: the library maps the file, and a whole tensor would be a second copy.
+        """Yield a tensor some rows at a time: a whole tensor would be a second copy of what is made of it.
 
         Args:
             name: of the tensor, of floating-point numbers.
@@ -90,19 +94,18 @@ class Container(NamedTuple):
             Which rows, and their values, all finite.
 
         Raises:
-            ModelFileError: it cannot be read, or holds NaN or infinity.
+            ModelFileError: it holds NaN or infinity, or the file was changed since it was opened.
         """
         with self.refusing():
-            tensor = self.file.get_slice(name)
-            length, *rest = tensor.get_shape()
+            length, *rest = self.file.entries[name].shape
             step = max(_BLOCK // math.prod(rest), 1)
             for start in range(0, length, step):
                 rows = slice(start, min(start + step, length))
-                yield rows, _finite(name, tensor[rows])
+                yield rows, _finite(name, self.file.read(name, rows))
 
     def tensors(self) -> dict[str, numpy.ndarray]:
         """Return all tensors by name; they take as much memory as the file."""
-        return {name: self.file.get_tensor(name) for name in self.file.keys()}  # noqa: SIM118 - it is no dict
+        return {name: self.file.read(name) for name in self.file.entries}
 
 
 def _finite(name: str, block: numpy.ndarray) -> numpy.ndarray:
@@ -136,9 +139,8 @@ def reading(
     refusing = partial(_refusing, place, writer, kind, refusal)
     with contextlib.ExitStack() as stack:
         with refusing():
-            _check_header(place)
-            file = stack.enter_context(safetensors.safe_open(place, framework="numpy"))
-            content = json.loads((file.metadata() or {})[_KEY])
+            file = TensorFile(stack.enter_context(opened(place)))
+            content = json.loads(file.metadata[_KEY])
             _check_format(content["format"])
         yield Container(refusing, file, content)
 
@@ -153,16 +155,6 @@ def _refusing(place: Path, writer: str, kind: str, refusal: type[Exception]) -> 
             f"{place} is not a {kind} that this version of gpubackprop reads ({reason[:300]}); accepted are files "
             f"written by {writer}"
         ) from error
-
-
-def _check_header(place: Path) -> None:
-    """Refuse what cannot be opened, what would wait for ever, and a header that would take much memory."""
-    if place.exists() and not (place.is_file() or place.is_dir()):
-        raise ValueError("a pipe or a device")
-    with place.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if length > LONGEST:
-        raise ValueError(f"its header would take {length:,} bytes")
 
 
 def _check_format(number: Any) -> None:

@@ -104,7 +104,7 @@ def reading(path: str | os.PathLike[str], rows: Sequence[Row] = ()) -> Iterator[
     known = Known.of(rows)
     with container.reading(path, "Network.save") as file:
         with file.refusing():
-            architecture = _architecture(file.content["network"], known, len(file.file.keys()) // 2)
+            architecture = _architecture(file.content["network"], known, len(file.file.entries) // 2)
             file.check(_tensors(architecture))
             stored = Stored(architecture, strings(file.content["metadata"]), file.blocks)
         yield stored

@@ -28,7 +28,7 @@ LAYERS = (
     ("streaming",),
     ("sources",),
     ("inputs", "npy", "onnx", "storage", "workspace"),
-    ("architecture", "backends", "container"),
+    ("architecture", "backends", "container", "tensorfile"),
     ROWS,
     ("checks", "files", "formula", "errors", "version"),
 )

@@ -133,6 +133,27 @@ def test_metadata_requests_come_back(tmp_path: Path) -> None:
         assert str(again.get_metadata_routing()) == str(first.get_metadata_routing())
 
 
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "Fortran": np.asfortranarray,
+    "transposed": lambda W: np.ascontiguousarray(W.T).T,
+    "strided": lambda W: np.repeat(W, 2, axis=0)[::2],
+    "big-endian": lambda W: W.astype(W.dtype.newbyteorder(">")),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_that_a_user_sets_lie_in_memory_as_they_like(layout: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    initial = [LAYOUTS[layout](rng.normal(size=shape)) for shape in ((4, 6), (6, 3))]
+    first = MLPClassifier(**QUICK, coefs_init=initial).fit(X, LABELS)
+    expected = first.predict_proba(X)
+    first.coefs_ = [LAYOUTS[layout](W) for W in first.coefs_]
+    again = _again(first, tmp_path)
+    np.testing.assert_array_equal(again.predict_proba(X), expected)
+    for one, other in zip(again.coefs_init, initial, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 class _Optimizer(gb.optimizers.Adam):
     """A user's own."""
 
@@ -142,6 +163,7 @@ class _Optimizer(gb.optimizers.Adam):
     [
         ({"random_state": np.random.RandomState(0)}, "random_state cannot be written .* it is a RandomState"),
         ({"optimizer": gb.optimizers.SGD(lambda t: 0.1)}, "optimizer.learning_rate cannot .* it is a function"),
+        ({"coefs_init": [np.ma.ones((4, 6)), np.eye(6, 3)]}, r"coefs_init\[0\] cannot .* it is a MaskedArray"),
         ({"optimizer": _Optimizer()}, "optimizer cannot be written without pickle: it is a _Optimizer"),
     ],
 )

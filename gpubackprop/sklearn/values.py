@@ -46,7 +46,7 @@ def written(name: str, value: Any, tensors: dict[str, numpy.ndarray]) -> Any:
         return items if isinstance(value, list) else {"tuple": items}
     if isinstance(value, dict):
         return {"dict": [[written(name, part, tensors) for part in pair] for pair in value.items()]}
-    if isinstance(value, numpy.ndarray):
+    if isinstance(value, numpy.ndarray) and not isinstance(value, numpy.ma.MaskedArray):  # no file holds a mask
         return _written_array(name, value, tensors)
     if isinstance(value, Row):
         refuse_namesakes([value])
