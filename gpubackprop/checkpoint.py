@@ -9,7 +9,6 @@ import numbers
 import os
 import re
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from .formula import Row
 from .history import History
 from .run import Run
 from .streaming import Windows
+from .streams import warn
 
 if TYPE_CHECKING:
     from .parallel import Alone
@@ -230,7 +230,7 @@ class Keeper:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, CheckpointWarning, stacklevel=5)
+    warn(text, CheckpointWarning, stacklevel=5)
 
 
 def _step(place: Path) -> int:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import MissingDependency
+
+
+def finite(value: Any) -> Any:
+    """Return what is to be JSON with None for every float that is NaN or infinite."""
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass
@@ -42,9 +52,9 @@ class History:
         """Return everything in the history by name, fit for JSON.
 
         Returns:
-            The attributes.
+            The attributes; None for NaN and infinity, which JSON does not have.
         """
-        return dataclasses.asdict(self)
+        return finite(dataclasses.asdict(self))
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draw the loss curves into a picture.

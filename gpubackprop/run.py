@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import warnings
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from .errors import MicroBatchWarning, OutOfMemory
 from .network import Network
 from .optimizers import Fold, Optimizer
 from .streaming import Held, Window, Windows
+from .streams import warn
 from .sums import Sums
 from .workspace import Workspace
 
@@ -117,7 +117,7 @@ class Run:
         while not self._has_room(several=self.at_once < rows):
             self.at_once = -(-self.at_once // 2)
         if self.at_once < rows:
-            warnings.warn(
+            warn(
                 f"memory does not suffice for batches of {rows:,} examples: {self.at_once:,} at a time are taken, and "
                 "their gradients added up",
                 MicroBatchWarning,

@@ -27,6 +27,7 @@ from .parallel import Alone
 from .promises import bytes_of
 from .run import Run
 from .sources import Source
+from .streams import is_open, is_terminal
 
 
 def fit(
@@ -285,14 +286,14 @@ def _interruptible(*ends: signal.Signals) -> Iterator[Callable[[], int]]:
 @contextlib.contextmanager
 def _bar(progress: bool | None, epochs: int) -> Iterator[Callable[[History], None]]:
     """Show a progress bar over the epochs; yield what is called with the history after each."""
-    wanted = bool(sys.stderr and sys.stderr.isatty()) if progress is None else boolean("progress", progress)
+    wanted = is_terminal(sys.stderr) if progress is None else boolean("progress", progress)
     try:
         from tqdm import tqdm
     except ImportError as error:
         if progress:
             raise MissingDependency("progress=True needs tqdm: pip install 'gpubackprop[progress]'") from error
         wanted = False
-    if not wanted:
+    if not wanted or not is_open(sys.stderr):
         yield lambda history: None
         return
     with tqdm(total=epochs, unit="epoch") as bar:

@@ -227,7 +227,7 @@ _CALLS: dict[str, tuple[str, int, str]] = {
     "no data": ("train", 2, "required: DATA"),
     "unknown data": ("train iris", 2, "iris: no data set has this name .*digits, mnist-5k, china-image"),
     "missing file": ("train none.csv", 2, "none.csv: cannot be read: No such file"),
-    "folder": ("train folder.csv", 2, "folder.csv: cannot be read: Is a directory"),
+    "folder": ("train folder.csv", 2, "folder.csv is a folder; accepted are regular files"),
     "ragged file": ("train ragged.csv", 2, "line 2 has 1 fields and the first has 2"),
     "no such column": ("train good.csv --target x", 2, "no column 'x'"),
     "unknown task": ("train good.csv --task clustering", 2, "invalid choice: 'clustering'"),

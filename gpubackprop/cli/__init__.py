@@ -16,6 +16,7 @@ from typing import Any
 from .. import __version__, parallel
 from ..errors import CheckpointError, GpubackpropError, InvalidType, InvalidValue, ModelFileError, Terminated
 from ..optimizers import OPTIMIZERS
+from ..streams import Dropping, is_open, to_nowhere
 from . import bench, doctor, launch, predict, train
 from .datasets import NAMED
 from .lines import told
@@ -28,15 +29,27 @@ DATA = f"a data set by name ({', '.join(NAMED)}), or a file: .csv, .npy with a m
 
 @contextlib.contextmanager
 def _streams() -> Iterator[None]:
-    """Let every line be written: nowhere where a stream was closed, and escaped where its encoding lacks a letter."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    """Write every line: to nowhere if a stream is closed, and escaped if its encoding lacks a letter."""
     with (
         Path(os.devnull).open("w", encoding="utf-8") as nowhere,
-        contextlib.redirect_stdout(sys.stdout or nowhere),
-        contextlib.redirect_stderr(sys.stderr or nowhere),
+        contextlib.redirect_stdout(sys.stdout if is_open(sys.stdout) else nowhere),
+        contextlib.redirect_stderr(Dropping(sys.stderr if is_open(sys.stderr) else nowhere)),
     ):
-        yield
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        try:
+            yield
+        finally:
+            _flush()
+
+
+def _flush() -> None:
+    """Write what waits to be written; or else Python complains of it, and changes the exit status."""
+    sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        to_nowhere(sys.stdout)
 
 
 @_streams()
@@ -50,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 for a failure, 2 for arguments or files that are not accepted, 130 for Ctrl-C, 143 where
         SIGTERM ended a training after its last checkpoint.
     """
-    arguments = parser().parse_args(argv)
+    arguments = _arguments(argv)
     try:
         status = arguments.run(arguments)
         sys.stdout.flush()
@@ -60,12 +73,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Terminated as error:
         return _complain(error, error.code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing would complain a second time
         return BROKEN_PIPE
     except (GpubackpropError, OSError, MemoryError) as error:
         return _complain(error, FAILURE)
     except KeyboardInterrupt:
         return _complain("interrupted", train.INTERRUPTED)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the arguments; Python before 3.12.5 takes ``--`` for no value at all, and fails on that."""
+    top = parser()
+    try:
+        return top.parse_args(argv)
+    except ValueError:
+        top.error("'--' is not accepted as the value of an option; a column can be given by its number from 1")
 
 
 def _complain(error: object, status: int) -> int:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy
 
-from ..errors import InvalidValue, ModelFileError
+from ..errors import GpubackpropError, InvalidValue, ModelFileError
 from ..files import replacing
 from ..network import Network, load
-from .columns import Trained
+from .about import from_metadata
 from .datasets import NAMED, Dataset, to_predict
 from .figures import figures_of, shown
 
@@ -31,6 +30,7 @@ def predict(arguments: argparse.Namespace) -> int:
 
     Raises:
         InvalidValue: the model or the data cannot be read, they do not fit, or the output cannot be written.
+        GpubackpropError: a prediction is NaN or infinite.
     """
     try:
         net = load(arguments.model, backend=arguments.backend)
@@ -38,8 +38,9 @@ def predict(arguments: argparse.Namespace) -> int:
         raise InvalidValue(
             f"{arguments.model}: cannot be read ({error.strerror}); accepted is a model.safetensors that train wrote"
         ) from error
-    data, X, y, notes = _data_for(net, arguments.data)
+    data, X, y, notes = _data_for(net, arguments)
     outputs = net.predict(X)
+    _check_finite(outputs, arguments)
     report = sys.stdout if arguments.out else sys.stderr
     print(f"backend   {net.backend.description}", file=report)
     for note in notes:
@@ -56,43 +57,35 @@ def predict(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _data_for(net: Network, name: str) -> tuple[Dataset, numpy.ndarray, numpy.ndarray | None, list[str]]:
+def _check_finite(outputs: numpy.ndarray, arguments: argparse.Namespace) -> None:
+    """Refuse predictions that are NaN or infinite, before anything is written."""
+    bad = numpy.flatnonzero(~numpy.isfinite(outputs).all(axis=1))
+    if len(bad):
+        raise GpubackpropError(
+            f"{arguments.model}: {len(bad):,} of {len(outputs):,} predictions are NaN or infinite, the first that of "
+            f"row {bad[0] + 1} of {arguments.data}; nothing was written: scale the data, or train the model again"
+        )
+
+
+def _data_for(
+    net: Network, arguments: argparse.Namespace
+) -> tuple[Dataset, numpy.ndarray, numpy.ndarray | None, list[str]]:
     """Return what the model was trained on, the examples to predict, their targets or None, and report lines."""
-    about, seed = _trained_on(net)
+    name, (about, seed) = arguments.data, from_metadata(net, arguments.model)
     if name in NAMED:
         if about.name != name:
             raise InvalidValue(
                 f"the model was trained on {about.name!r}, not on {name!r}; name that, or a file like it"
             )
         data = NAMED[name]()
+        if (data.X.shape[1], data.outputs, data.classes) != (net.sizes[0], net.sizes[-1], about.classes):
+            raise ModelFileError(f"{arguments.model}: the network does not fit {name}, on which it says it was trained")
         held_out = data.split(seed)[1]
         return data, data.X[held_out], data.y[held_out], []
     X, y, notes = to_predict(name, net.sizes[0], about)
     if y is not None and not about.classes and y.size != len(X) * net.sizes[-1]:
         raise InvalidValue(f"{name}: y has the shape {y.shape}; the model predicts {net.sizes[-1]} value(s) a row")
     return about, X, y, notes
-
-
-def _trained_on(net: Network) -> tuple[Dataset, int]:
-    """Return what the model's metadata say of its data, without rows, and the seed of the split.
-
-    Of a model that `train` did not write, the last activation tells what it predicts.
-
-    Raises:
-        ModelFileError: the metadata are of another kind.
-    """
-    none = numpy.empty(0)
-    if "task" not in net.metadata:
-        classes = [str(k) for k in range(net.sizes[-1])] if net.activations[-1].name == "softmax" else None
-        return Dataset("other data", none, none, classes), 0
-    try:
-        about: dict[str, Any] = {name: json.loads(value) for name, value in net.metadata.items()}
-        described = {name: about[name] for name in ("classes", "features", "target", "target_index")}
-        columns = about.get("columns")
-        trained = None if columns is None else Trained(columns["width"], columns["places"])
-        return Dataset(about["data"], none, none, **described, trained=trained), about["seed"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelFileError(f"the model's metadata are not what train writes ({error!r}); train it again") from error
 
 
 def _write_to(name: str, data: Dataset, outputs: numpy.ndarray) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import importlib.util
 import json
 import math
@@ -21,12 +20,14 @@ from .. import backends, parallel
 from ..checkpoint import Checkpoint
 from ..errors import DivergenceWarning, InterruptWarning, InvalidValue, MissingDependency
 from ..files import replacing
-from ..history import History
+from ..history import History, finite
 from ..intake import IN_MEMORY
 from ..network import Network
 from ..optimizers import OPTIMIZERS, Optimizer
 from ..schedules import Cosine
+from ..streams import is_terminal
 from ..training import fit
+from .about import to_metadata
 from .columns import Asked
 from .datasets import Dataset, to_train_on
 from .figures import figures_of, shown
@@ -35,7 +36,6 @@ from .lines import say, told
 from .ondisk import Features
 from .scaling import Scale, fold
 from .tables import shortened
-from .targets import TASKS
 
 # Chosen by the accuracy on rows held out of digits and mnist-5k, over several seeds.
 ACTIVATION, DROPOUT = "gelu_tanh", 0.4  # dropout in classification alone
@@ -153,10 +153,7 @@ def _network(arguments: argparse.Namespace, data: Dataset, rows: int, wide: bool
         backend=arguments.backend,
         seed=arguments.seed,
     )
-    about: dict[str, Any] = {name: getattr(data, name) for name in ("classes", "features", "target", "target_index")}
-    about["columns"] = None if data.trained is None else dataclasses.asdict(data.trained)
-    about |= {"data": data.name, "task": TASKS[not data.classes], "seed": arguments.seed}
-    net.metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in about.items()}
+    net.metadata = to_metadata(data, arguments.seed)
     return net
 
 
@@ -182,7 +179,7 @@ def _fit(
         "training",
         f"{arguments.optimizer}, rate {rate:g} falling to 0, batches of {batch_size}, at most {epochs} epochs",
     )
-    bar = bool(sys.stderr and sys.stderr.isatty()) and importlib.util.find_spec("tqdm") is not None
+    bar = is_terminal(sys.stderr) and importlib.util.find_spec("tqdm") is not None
     folder = arguments.checkpoint
     with _warnings_as_lines() as caught:
         history = fit(
@@ -253,7 +250,7 @@ def _write_files(folder: Path, net: Network, history: History, figures: dict[str
     net.save(folder / MODEL)
     say("files", str(folder / MODEL))
     with replacing(folder / HISTORY) as file:
-        file.write(json.dumps(history.to_dict() | {"test": figures}, indent=1).encode())
+        file.write(json.dumps(finite(history.to_dict() | {"test": figures}), indent=1, allow_nan=False).encode())
     say("", str(folder / HISTORY))
     try:
         history.plot(folder / CURVES)
