@@ -247,7 +247,7 @@ _CALLS: dict[str, tuple[str, int, str]] = {
     "model missing": ("predict none good.csv", 2, "none: cannot be read .*accepted is a model.safetensors"),
     "model is no model": ("predict good.csv good.csv", 2, "good.csv is not a model"),
     "model of another set": ("predict model digits", 2, "the model was trained on 'other data', not on 'digits'"),
-    "altered metadata": ("predict odd good.csv", 2, "the model's metadata are not what train writes"),
+    "altered metadata": ("predict odd good.csv", 2, "the metadata are not what train writes"),
     "file of other width": ("predict model ragged.csv", 2, r"has 2 columns; the model takes 3 features"),
     "predictions into a folder": ("predict model bare.csv --out folder.csv", 2, "is there and is no file"),
     "resuming from nowhere": ("train good.csv --resume", 2, "--resume is about the folder that --checkpoint names"),

@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 for a failure, 2 for arguments or files that are not accepted, 130 for Ctrl-C, 143 where
         SIGTERM ended a training after its last checkpoint.
     """
-    arguments = _arguments(argv)
+    arguments = parser().parse_args(argv)
     try:
         status = arguments.run(arguments)
         sys.stdout.flush()
@@ -80,15 +80,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain("interrupted", train.INTERRUPTED)
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the arguments; Python before 3.12.5 takes ``--`` for no value at all, and fails on that."""
-    top = parser()
-    try:
-        return top.parse_args(argv)
-    except ValueError:
-        top.error("'--' is not accepted as the value of an option; a column can be given by its number from 1")
-
-
 def _complain(error: object, status: int) -> int:
     if parallel.rank_by_launcher():
         time.sleep(1.0)  # where all ranks meet the same error, rank 0 says so, and ends the others
@@ -96,11 +87,20 @@ def _complain(error: object, status: int) -> int:
     return status
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser for which ``--option=--`` has the value ``--``, which Python before 3.12.5 drops."""
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if not action.option_strings or action.nargs is not None or arg_strings != ["--"]:
+            return super()._get_values(action, arg_strings)
+        value = self._get_value(action, "--")
+        self._check_value(action, value)
+        return value
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    top = argparse.ArgumentParser(
-        prog="gpubackprop", description="Train multilayer perceptrons by backpropagation, on a GPU or a CPU."
-    )
+    top = _Parser(prog="gpubackprop", description="Train multilayer perceptrons by backpropagation, on a GPU or a CPU.")
     top.add_argument("--version", action="version", version=f"gpubackprop {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)

@@ -50,7 +50,7 @@ class Source(ABC):
         """Return the index of a column that is given by its name or by its number from 1."""
         if self.names and column in self.names:
             return self.names.index(column)
-        if column.isdecimal() and 1 <= int(column) <= self.columns:
+        if column.isdecimal() and len(column) < 10 and 1 <= int(column) <= self.columns:
             return int(column) - 1
         names = f", named {shortened(self.names)}" if self.names else ", which have no names"
         self.refuse(
