@@ -225,6 +225,12 @@ def _sum_rows(m: Arrays) -> Iterator[Case]:
     yield Case("sum_rows", "of delta.cu", partial.shape, (partial, m.db), lambda: m.backend._sum_rows(partial, m.db))
 
 
+def _weights(m: Arrays) -> Iterator[Case]:
+    weight = m.backend.zeros(m.y.shape, str(m.y.dtype))
+    moved = (m.y, m.value, weight)
+    yield Case("weights", "shares of rows", m.y.shape, moved, lambda: m.backend._shares(m.y, m.value, 1.0, weight))
+
+
 # Every file in ``kernels/``; a test holds this.
 KERNELS: dict[str, Callable[[Arrays], Iterator[Case]]] = {
     "activate": _activate,
@@ -238,6 +244,7 @@ KERNELS: dict[str, Callable[[Arrays], Iterator[Case]]] = {
     "softmax": _softmax,
     "sum_rows": _sum_rows,
     "update": _update,
+    "weights": _weights,
 }
 
 

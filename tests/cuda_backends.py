@@ -22,13 +22,13 @@ class Expressions(CudaBackend):
     """The equations as array expressions on CuPy's arrays, without a kernel: the rung between NumPy and the kernels."""
 
     block = 2**62  # one pass over the whole array per operation
+    mean_weights = NumpyBackend.mean_weights
     forward = NumpyBackend.forward
     output_delta = NumpyBackend.output_delta
     delta = NumpyBackend.delta
     penalty = NumpyBackend.penalty
     update = NumpyBackend.update
     add = NumpyBackend.add
-    _sum = NumpyBackend._sum
 
     def gather(self, x: Any, rows: Any, out: Any) -> None:
         self.xp.take(x, rows, axis=0, out=out)  # CuPy's has no mode

@@ -9,293 +9,41 @@ from __future__ import annotations
 import importlib.machinery
 import math
 import sys
-import threading
 import types
-from collections.abc import Callable
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import host_cuda
 import numpy as np
+from fake_streams import (  # some only for tests that have the stand-in
+    CompileException,
+    CUDARuntimeError,  # noqa: F401
+    Device,
+    Event,
+    Graph,  # noqa: F401
+    MemoryHook,
+    OutOfMemoryError,
+    Stream,
+    Unordered,  # noqa: F401
+    allocate,
+    enqueue,
+    not_while_captured,
+    runtime,
+    start,
+    state,
+)
 
 from gpubackprop.backends import kernels
 
 __version__ = "14.2.0"
-
-
-class OfThread(threading.local):
-    """What every thread has of its own."""
-
-    current = 0  # the current device
-    captured: list[Node] | None = None  # what a stream is given while it is captured
-    captured_order: Any = None
-    stream: Any = None  # the current one
-
-    def __init__(self) -> None:
-        self.stream = default_stream
-
-
-def _of_thread(name: str) -> Any:
-    return property(lambda state: getattr(state.own, name), lambda state, value: setattr(state.own, name, value))
-
-
-class State:
-    """The machine: how many devices it has, which one is current, how many bytes one has free, what is broken."""
-
-    devices = 1
-    free = 2**40
-    copies = 0  # from a device to the host
-    order: Any = None
-    lock = threading.RLock()
-    current, captured, captured_order, stream = map(_of_thread, ("current", "captured", "captured_order", "stream"))
-    own: OfThread
-    device_count_error: Exception | None = None
-    product_error: Exception | None = None
-    kernel_error: Exception | None = None
-
-
-default_stream: Any = None  # the one on which a thread begins; made below
-state = State()
-state.own = OfThread()
 ALIGNMENT = 512  # bytes, of CuPy's pool
-ERRORS = ("device_count_error", "product_error", "kernel_error")
 
 
-class OutOfMemoryError(MemoryError):
-    def __init__(self, size: int) -> None:
-        super().__init__(f"Out of memory allocating {size:,} bytes (allocated so far: 0 bytes).")
+def _pinned(size: int) -> bytearray:
+    not_while_captured("memory of the host was allocated")
+    return bytearray(size)
 
 
-class CUDARuntimeError(RuntimeError):
-    """As raised by calls of the CUDA runtime; its text is CuPy's, name of the code first."""
-
-
-class Device:
-    def __init__(self, device: Any = None) -> None:
-        self.id = state.current if device is None else int(device)
-
-    def __enter__(self) -> Device:
-        if self.id >= state.devices:
-            raise CUDARuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
-        self._previous, state.current = state.current, self.id
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        state.current = self._previous
-
-
-def _device_count() -> int:
-    if state.device_count_error is not None:
-        raise state.device_count_error
-    return state.devices
-
-
-def _device_properties(device: int) -> dict[str, Any]:
-    assert device < state.devices
-    return {"name": b"Stand-in GPU"}
-
-
-runtime = SimpleNamespace(
-    getDevice=lambda: state.current,
-    getDeviceCount=_device_count,
-    getDeviceProperties=_device_properties,
-    memGetInfo=lambda: (state.free, 2**40),
-    runtimeGetVersion=lambda: 13030,
-)
-
-
-class CompileException(Exception):
-    """What the compiler of a kernel said."""
-
-
-# -- streams and graphs: what is enqueued is done at once, or by the graph that captured it ----------------------------
-
-
-class Unordered(Exception):
-    """Two streams go to the same memory, one of them to write, and nothing says which is first."""
-
-
-def enqueue(work: Callable[[], None], reads: Any = (), writes: Any = ()) -> None:
-    """Do something on the device, in order.
-
-    Args:
-        work: what to do.
-        reads: arrays that it reads.
-        writes: arrays that it writes, perhaps after reading them.
-    """
-    with state.lock:
-        _order().check(state.stream, reads, writes)
-    if state.captured is None:
-        work()
-    else:
-        state.captured.append(Node(work, list(reads), list(writes)))
-
-
-def _order() -> Order:
-    """Return what is known of the order of the streams: of those that a capture of this thread has, or of all."""
-    return state.captured_order or state.order
-
-
-@dataclass
-class Node:
-    """What a graph does at one place, and with which memory."""
-
-    work: Callable[[], None]
-    reads: list[Any]
-    writes: list[Any]
-
-
-class Order:
-    """What happened before what: every stream has a clock, and knows those of others up to the events it waited for."""
-
-    def __init__(self) -> None:
-        self.clocks: dict[int, dict[int, int]] = {}
-        # The last access of each kind: of what memory, from start to end, on which stream, to write or not, and when.
-        self.accesses: dict[tuple[int, int, int, bool], int] = {}
-
-    def clock(self, stream: int) -> dict[int, int]:
-        return self.clocks.setdefault(stream, {stream: 0})
-
-    def check(self, stream: Stream, reads: Any, writes: Any) -> None:
-        clock = self.clock(stream.ptr)
-        clock[stream.ptr] += 1
-        others = [access for access, time in self.accesses.items() if clock.get(access[2], 0) < time]
-        for arrays, writing in ((reads, False), (writes, True)):
-            for array in arrays:
-                low = array.ctypes.data
-                high = low + array.nbytes
-                for start, end, other, wrote in others:
-                    if low < end and start < high and (writing or wrote):
-                        raise Unordered(f"streams {other} and {stream.ptr} go to the same memory, in no order")
-                self.accesses[low, high, stream.ptr, writing] = clock[stream.ptr]
-
-    def forget(self, memory: np.ndarray) -> None:
-        """Memory is handed out anew; what it was before is over, as CuPy's pool keeps that of each stream apart."""
-        low, high = memory.ctypes.data, memory.ctypes.data + memory.nbytes
-        self.accesses = {a: time for a, time in self.accesses.items() if a[1] <= low or high <= a[0]}
-
-    def wait(self, stream: Stream, known: dict[int, int]) -> None:
-        clock = self.clock(stream.ptr)
-        for other, time in known.items():
-            clock[other] = max(clock.get(other, 0), time)
-
-
-def _not_while_captured(what: str) -> None:
-    if state.captured is not None:
-        raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: {what} while a stream is captured")
-
-
-class Stream:
-    """A stream; the default one, whose pointer is 0, cannot be captured.
-
-    Copies from the memory of the host are done as late as a device may do them: when another stream waits for them.
-    Only when the host has waited itself may it write there again.
-    """
-
-    made = 0
-
-    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
-        Stream.made += 1
-        self.ptr = 0 if null else 4096 * Stream.made
-        self.copies: list[Callable[[], None]] = []  # that are not done yet
-        self.in_flight: list[tuple[np.ndarray, np.ndarray]] = []  # what the host must leave alone, and what it was
-
-    def copy_later(self, target: np.ndarray, source: np.ndarray) -> None:
-        with state.lock:
-            state.order.check(self, [], [target])
-            for memory, was in self.in_flight:
-                if not np.array_equal(memory, was):
-                    raise Unordered("the host wrote into memory that is being copied to a device")
-            self.copies.append(lambda: target.__setitem__(..., source))
-            self.in_flight.append((source, source.copy()))
-
-    def catch_up(self, count: int) -> None:
-        """Do the first so many of the copies that were asked for."""
-        with state.lock:
-            while self.copies and count > 0:
-                self.copies.pop(0)()
-                count -= 1
-
-    def __enter__(self) -> Stream:
-        self._previous, state.stream = state.stream, self
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        state.stream = self._previous
-
-    def synchronize(self) -> None:
-        _not_while_captured("the host waited")
-        self.catch_up(len(self.copies))
-        self.in_flight.clear()
-
-    def wait_event(self, event: Event) -> None:
-        event.catch_up()
-        with state.lock:
-            _order().wait(self, event.known)
-
-    def begin_capture(self, mode: int | None = None) -> None:
-        if not self.ptr:
-            raise RuntimeError("cannot capture on the default (legacy) stream")
-        assert state.captured is None
-        state.captured, state.captured_order = [], Order()
-
-    def end_capture(self) -> Graph:
-        assert state.captured is not None
-        known, nodes = _order().clock(self.ptr), state.captured
-        unjoined = [s for s, clock in _order().clocks.items() if clock[s] > known.get(s, 0)]
-        state.captured = state.captured_order = None
-        if unjoined:
-            raise CUDARuntimeError("cudaErrorStreamCaptureUnjoined: unjoined work")
-        return Graph(nodes)
-
-
-class Graph:
-    """What a stream captured."""
-
-    launches = 0
-
-    def __init__(self, nodes: list[Node]) -> None:
-        self.nodes = nodes
-
-    def launch(self, stream: Any = None) -> None:
-        _not_while_captured("a graph was launched")
-        Graph.launches += 1
-        for node in self.nodes:
-            with state.lock:
-                state.order.check(state.stream, node.reads, node.writes)
-            node.work()
-
-
-class Event:
-    """A mark in a stream; between two of them a millisecond passes."""
-
-    def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
-        self.disable_timing = disable_timing
-
-    def record(self, stream: Any = None) -> None:
-        if not self.disable_timing:
-            _not_while_captured("an event with time was recorded")
-        self._stream = stream or state.stream
-        with state.lock:
-            self._copies, self._in_flight = list(self._stream.copies), list(self._stream.in_flight)
-            self.known = dict(_order().clock(self._stream.ptr))
-
-    def catch_up(self) -> None:
-        """Do the copies before the mark."""
-        with state.lock:
-            self._stream.catch_up(len([copy for copy in self._stream.copies if copy in self._copies]))
-
-    def synchronize(self) -> None:
-        _not_while_captured("the host waited")
-        self.catch_up()
-        with state.lock:
-            seen = [id(one) for one in self._in_flight]
-            self._stream.in_flight = [one for one in self._stream.in_flight if id(one) not in seen]
-
-
-state.stream = default_stream = Stream(null=True)
-state.order = Order()
 cuda = SimpleNamespace(
     Device=Device,
     Stream=Stream,
@@ -304,7 +52,8 @@ cuda = SimpleNamespace(
     compiler=SimpleNamespace(CompileException=CompileException),
     runtime=runtime,
     memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
-    alloc_pinned_memory=bytearray,
+    alloc_pinned_memory=_pinned,
+    MemoryHook=MemoryHook,
     get_current_stream=lambda: state.stream,
 )
 
@@ -347,14 +96,14 @@ class ndarray:  # noqa: N801
         return ndarray(host, self._device)
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
-        _not_while_captured("an array was copied to the host")
-        with state.lock:
+        not_while_captured("an array was copied to the host")
+        with state.lock, Device(self._device):
             state.order.check(state.stream, [self._host], [])
         state.copies += 1
         return self._host.copy()
 
     def set(self, arr: np.ndarray, stream: Any = None) -> None:
-        _not_while_captured("an array was copied from the host")
+        not_while_captured("an array was copied from the host")
         target = _mine(self)
         if not isinstance(arr, np.ndarray) or (arr.dtype, arr.shape) != (target.dtype, target.shape):
             raise TypeError(f"{arr} cannot be set")
@@ -443,11 +192,9 @@ def _arithmetic() -> None:
 
 
 def _allocated(host: Any) -> ndarray:
-    """Return a new array on the current device, if it has that much memory free."""
-    _not_while_captured("memory was allocated")
+    """Return a new array on the current device."""
     host = np.asarray(host)
-    if host.nbytes > state.free:
-        raise OutOfMemoryError(host.nbytes)
+    allocate(host.nbytes)
     own = _aligned(host)
     with state.lock:
         state.order.forget(own)
@@ -485,7 +232,7 @@ def _operand(value: Any) -> Any:
 
 
 def _reduced(function: Any, array: ndarray, out: Any, **arguments: Any) -> ndarray:
-    _not_while_captured("a reduction was run, which takes memory,")
+    not_while_captured("a reduction was run, which takes memory,")
     result = function(_mine(array), **arguments)
     if out is None:
         return _allocated(result)
@@ -518,9 +265,15 @@ class ufunc:  # noqa: N801
         if out is None:
             return _allocated(self._function(*operands, dtype=dtype))
         target = _mine(out, "out")
+        if any(a is not out and _may_overlap(a, out) for a in args[: self.nin]):
+            allocate(target.nbytes)  # for a copy of the operand
         arrays = [operand for operand in operands if isinstance(operand, np.ndarray)]
         enqueue(lambda: self._function(*operands, out=target, dtype=dtype, casting=casting), arrays, [target])
         return out
+
+
+def _may_overlap(operand: Any, out: ndarray) -> bool:
+    return isinstance(operand, ndarray) and np.may_share_memory(operand._host, out._host)
 
 
 UFUNCS = {
@@ -602,11 +355,13 @@ def copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = None) ->
     condition = True if where is None else _mine(where, "where")
     if where is not None and condition.dtype != bool:
         raise TypeError("Cannot cast array data to bool according to the rule 'safe'")
-    np.copyto(_mine(dst, "dst"), _operand(src), casting=casting, where=condition)
+    target, source = _mine(dst, "dst"), _operand(src)
+    reads = [x for x in (source, condition) if isinstance(x, np.ndarray)]
+    enqueue(lambda: np.copyto(target, source, casting=casting, where=condition), reads, [target])
 
 
 def take(a: Any, indices: Any, axis: Any = None, out: Any = None) -> ndarray:
-    _not_while_captured("rows were taken")
+    not_while_captured("rows were taken")
     return _stored(np.take(_mine(a), _mine(indices), axis, mode="wrap"), out)
 
 
@@ -624,7 +379,9 @@ def _stored(result: np.ndarray, out: Any) -> ndarray:
 
 
 def dot(a: Any, b: Any, out: Any = None) -> ndarray:
-    return _stored(np.dot(_mine(a), _mine(b)), out)
+    result = np.dot(_mine(a), _mine(b))
+    allocate(result.nbytes)  # of vectors their products, of matrices a workspace of cuBLAS
+    return _stored(result, out)
 
 
 def sum(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> ndarray:
@@ -695,10 +452,6 @@ def install(monkeypatch: Any, **machine: Any) -> types.ModuleType:
     made = module()
     monkeypatch.setitem(sys.modules, "cupy", made)
     monkeypatch.setattr(kernels, "THREADS", 64)  # two warps: CPUs have few cores
-    monkeypatch.setattr(state, "order", Order())
-    monkeypatch.setattr(state, "stream", default_stream)
-    for name in ("devices", "free", "copies", *ERRORS):
-        monkeypatch.setattr(state, name, machine.get(name, getattr(State, name)))
-    for name in ("current", "captured"):
-        monkeypatch.setattr(state, name, machine.get(name, getattr(OfThread, name)))
+    for name, value in start(**machine).items():
+        monkeypatch.setattr(state, name, value)
     return made

@@ -60,6 +60,7 @@ class HostLibrary:
 
     def _cublasLtCreate(self, handle: Any) -> None:
         handle._obj.value = 77
+        self.device = fake_cupy.state.current
 
     def _cublasLtMatmulDescCreate(self, descriptor: Any, compute: int, scale: int) -> None:
         self._new(descriptor, compute=compute, scale=scale)
@@ -106,6 +107,7 @@ class HostLibrary:
     def _cublasLtMatmul(self, handle: Any, operation: Any, alpha: Any, *arguments: Any) -> None:
         A, A_layout, B, B_layout, beta, C, C_layout, D, D_layout, algorithm, workspace, size, stream = arguments
         assert handle.value == 77
+        assert self.device == fake_cupy.state.current, "a handle is of one device"
         assert workspace.value and size.value <= 32 * 2**20
         assert stream.value == (fake_cupy.state.stream.ptr or None)
         assert (C.value, C_layout.value) == (D.value, D_layout.value)

@@ -194,14 +194,16 @@ def _with_narrow(operation: str, result: str) -> Callable[..., None]:
     return reference
 
 
-def penalty(shape: tuple[int, int], gradient: bool = True) -> Case:
+def penalty(shape: tuple[int, int], gradient: bool = True, divisor: float | None = None) -> Case:
     arguments = {
         "l2": 0.5,
         "W": Given(_numbers(shape), stored=False),
         "dW": Given(_numbers(shape, 1), stored=False) if gradient else None,
         "value": Given(np.array(0.25), stored=False),
+        "divisor": None if divisor is None else Given(np.array(divisor), stored=False),
     }
-    return Case("penalty", "penalty", arguments, shape[0] * shape[1], f"{shape}{'-loss alone' * (not gradient)}")
+    label = f"{shape}{'-only the loss' * (not gradient)}{'' if divisor is None else f'-divided by {divisor}'}"
+    return Case("penalty", "penalty", arguments, shape[0] * shape[1], label)
 
 
 def gather(shape: tuple[int, int], source_rows: int) -> Case:
@@ -238,14 +240,14 @@ def draw_mask(shape: tuple[int, int], rate: float, first: int = 0, k: int = 0, l
     return Case("dropout", "draw_mask", arguments, label=f"{shape}-{rate}-{first}-{k}-{layer}-{start}")
 
 
-def mean_weights(rows: int) -> Case:
+def mean_weights(rows: int, largest: float = 1.0) -> Case:
     arguments = {
-        "w": Given(abs(_numbers((rows, 1), 4)), stored=False),
+        "w": Given(largest * abs(_numbers((rows, 1), 4)), stored=False),
         "share": 0.25,
         "total": Given(_written(()), stored=False),
         "weight": Given(_written((rows, 1)), stored=False),
     }
-    return Case("sum_rows", "mean_weights", arguments, rows, f"weights-({rows}, 1)")
+    return Case("weights", "mean_weights", arguments, rows, f"({rows}, 1){'-of nothing' * (largest == 0)}")
 
 
 # -- the calls ---------------------------------------------------------------------------------------------------------
@@ -264,8 +266,10 @@ def shape_cases() -> Iterator[Case]:
         yield from (output(cross_entropy, softmax, shape), output(cross_entropy, softmax, shape, weights=True))
         yield from (output(mse, softmax, shape, weights=True), output(cross_entropy, softmax, shape, bias=False))
         yield from (penalty(shape), penalty(shape, gradient=False))
+        yield from (penalty(shape, divisor=3.0), penalty(shape, gradient=False, divisor=0.25))
         yield from (cast(shape, widens=False), cast(shape, widens=True))
-        yield from (gather(shape, 1), gather(shape, 50), mean_weights(shape[0]))
+        yield from (gather(shape, 1), gather(shape, 50))
+        yield from (mean_weights(shape[0] * shape[1]), mean_weights(shape[0], largest=0.0))
         yield from (draw_mask(shape, 0.25), draw_mask(shape, 0.9, first=2**40, k=5, layer=7), draw_mask(shape, 0.0))
         yield from (draw_mask(shape, 0.25, start=8 * 2**40), draw_mask(shape, 0.25, start=45))
         n = -(-shape[0] * shape[1] // 16) * 16

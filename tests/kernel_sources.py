@@ -25,6 +25,7 @@ SOURCES: dict[str, Source] = {
     "dropout": sources.DROPOUT,
     "penalty": sources.PENALTY,
     "sum_rows": sources.SUM_ROWS,
+    "weights": sources.WEIGHTS,
     **{f"activate-{row.name}": sources.activate(row) for row in HIDDEN},
     **{f"delta-{row.name}": sources.delta(row) for row in HIDDEN},
     **{f"output-{loss.name}-{row.name}": sources.output(loss, row) for loss, row in PAIRS},

@@ -128,6 +128,12 @@ MUTANTS = [
     Mutant("penalty.cu", "xi[k] * xi[k]", "xi[k]"),
     Mutant("penalty.cu", "scale * total", "total"),
     Mutant("penalty.cu", "sums[blockIdx.x]", "sums[0]"),
+    Mutant("penalty.cu", "lambda /= divisor[0];", ""),
+    Mutant("penalty.cu", "scale /= divisor[0];", ""),
+    # weights.cu: the mean over a batch
+    Mutant("weights.cu", "total[0] > least ? total[0] : least", "total[0]"),
+    Mutant("weights.cu", "store(weight + i, v)", "store(weight, v)"),
+    Mutant("weights.cu", "v[k] / divisor * share", "v[k] / divisor"),
     # cast.cu, gather.cu, dropout.cu
     Mutant("cast.cu", "if (widens)", "if (!widens)"),
     Mutant("cast.cu", "store(narrow + i, v)", "store(narrow, v)"),
@@ -149,7 +155,17 @@ MUTANTS = [
     Mutant("dropout.cu", "high1 ^ c[1] ^ key0", "high1 ^ c[1]"),
 ]
 
-SHAPES = ("(33, 10)", "(40, 36)", "(70, 136)", "(300, 3)", "(3, 261)", "not finite", "rounding")
+SHAPES = (
+    "(33, 10)",
+    "(40, 36)",
+    "(70, 136)",
+    "(300, 3)",
+    "(3, 261)",
+    "not finite",
+    "rounding",
+    "(330, 1)",
+    "of nothing",
+)
 
 
 def tries(mutant: Mutant) -> Iterator[tuple[Case, str, int, int]]:

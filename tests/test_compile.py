@@ -46,6 +46,7 @@ WIDE = {
     "penalty": Wide(loads=2, stores=1),  # x, g; g
     "softmax": Wide(loads=0, stores=0),
     "sum_rows": Wide(loads=2, stores=1),  # partial, out; out
+    "weights": Wide(loads=1, stores=1),  # w; weight
     "update": Wide(loads=2, stores=2),  # theta, g; theta, narrow; and the slots
 }
 # Disassembling takes longer than compiling: one row of each kernel here, the others under the mark `slow`.
@@ -55,6 +56,7 @@ DISASSEMBLED = {
     "dropout",
     "penalty",
     "sum_rows",
+    "weights",
     "activate-gelu",
     "delta-gelu",
     "output-mse-gelu",

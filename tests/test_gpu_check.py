@@ -92,7 +92,7 @@ def test_every_kernel_is_launched_by_its_rows(storage: str, cupy: Any, need: Any
         for array in case.moved:
             assert array.dtype == "uint16" or np.isfinite(array.get()).all()
     # Some go over parameters and sums, which are never bfloat16; nothing else is cast.
-    alone = {"penalty", "sum_rows"} if storage == "uint16" else {"cast"}
+    alone = {"penalty", "sum_rows", "weights"} if storage == "uint16" else {"cast"}
     assert {case.kernel for case in cases} == set(kernel_runs.KERNELS) - alone
 
 
@@ -114,6 +114,7 @@ BYTES = {  # by hand: rows of 1024 and of 10 columns, 4096 and 4090 elements
     ("float64", "penalty", "loss and ∂W", (4, 1024)): 3 * 8 * 4096 + 2 * 8,
     ("float64", "softmax", "softmax, z kept", (409, 10)): 3 * 8 * 4090 + 8 * 10,
     ("float32", "sum_rows", "of delta.cu", (1, 1024)): 2 * 4 * 1024,
+    ("float32", "weights", "shares of rows", (N,)): 2 * 4 * 4096 + 4,
     ("float32", "update", "SGD", (N,)): 3 * 4 * 4096 + 4,
     ("float32", "update", "SGD, momentum", (N,)): 5 * 4 * 4096 + 4,
     ("float64", "update", "Adam", (N,)): 7 * 8 * 4096 + 3 * 8,
@@ -246,7 +247,7 @@ def test_rows_below_the_goal_are_marked(monkeypatch: Any) -> None:
         for case in _cases(made, storage):
             row = kernel_times._row(case, storage, [1.0])
             goal = row["goal_share_of_copy_bandwidth"]
-            elementwise = {"activate", "delta", "dropout", "gather", "output", "penalty", "update"}
+            elementwise = {"activate", "delta", "dropout", "gather", "output", "penalty", "update", "weights"}
             assert goal == (0.9 if storage == "float32" and case.kernel in elementwise else None)
             for share, mark in ((0.899, "below the goal of 90%" if goal else ""), (0.9, ""), (0.95, "")):
                 assert gpu_check._cells({**row, "share_of_copy_bandwidth": share})[-1] == mark

@@ -189,6 +189,13 @@ def test_an_interrupt_is_heard_between_portions(graphs: Any, monkeypatch: pytest
 
 FORBIDDEN: dict[str, tuple[Callable[[Any, Any], Any], type[Exception], str]] = {
     "memory": (lambda cp, x: x + x, fake_cupy.CUDARuntimeError, "allocated"),
+    "a dot product": (lambda cp, x: cp.dot(x, x, out=x[0:1].reshape(())), fake_cupy.CUDARuntimeError, "allocated"),
+    "an operand that overlaps the output": (
+        lambda cp, x: cp.add(x[1:], 1.0, out=x[:-1]),
+        fake_cupy.CUDARuntimeError,
+        "allocated",
+    ),
+    "memory of the host": (lambda cp, x: cp.cuda.alloc_pinned_memory(8), fake_cupy.CUDARuntimeError, "allocated"),
     "zeros": (lambda cp, x: cp.zeros(3), fake_cupy.CUDARuntimeError, "allocated"),
     "a copy to the host": (lambda cp, x: float(x[0]), fake_cupy.CUDARuntimeError, "copied to the host"),
     "waiting": (lambda cp, x: cp.cuda.get_current_stream().synchronize(), fake_cupy.CUDARuntimeError, "waited"),

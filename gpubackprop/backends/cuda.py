@@ -15,11 +15,11 @@ from ..errors import OutOfMemory
 from . import fusions, sources
 from .graphs import Beside, Recording
 from .kernels import ROWS_A_THREAD, Kernels, vector
-from .numpy import NumpyBackend
+from .numpy import LEAST_WEIGHT, NumpyBackend
 from .pairs import DevicePair
 from .products import Epilogue, Products, alignments
 from .reducers import NcclReducer, Ranks
-from .sources import ADD, CAST, DROPOUT, GATHER, PENALTY, SUM_ROWS, Source
+from .sources import ADD, CAST, DROPOUT, GATHER, PENALTY, SUM_ROWS, WEIGHTS, Source
 
 if TYPE_CHECKING:
     from ..activations import Activation
@@ -139,16 +139,18 @@ class CudaBackend(NumpyBackend):
         """Return x in the type of storage, in `out` if that is given; x itself where it has that type already."""
         if self.precision != "bfloat16":
             return x
-        out = self.zeros(x.shape, "uint16") if out is None else out
-        self._cast(x, out, widens=False)
+        with self.running(0.0):
+            out = self.zeros(x.shape, "uint16") if out is None else out
+            self._cast(x, out, widens=False)
         return out
 
     def widen(self, a: Any, out: Any) -> None:
         """out = a, from the type of storage."""
-        if self.precision == "bfloat16":
-            self._cast(out, a, widens=True)
-        else:
-            out[...] = a
+        with self.running(0.0):
+            if self.precision == "bfloat16":
+                self._cast(out, a, widens=True)
+            else:
+                out[...] = a
 
     def _cast(self, wide: Any, narrow: Any, widens: bool) -> None:
         arguments = {"wide": wide, "narrow": narrow, "widens": widens, "n": narrow.size}
@@ -177,6 +179,16 @@ class CudaBackend(NumpyBackend):
         """out = x[rows]; x (M, n), rows (N,), out (N, n)."""
         shape = self.kernels.over_matrix(out)
         self.kernels.launch(GATHER, shape, out, {"x": x, "order": rows, "out": out, **_size(out)})
+
+    def mean_weights(self, w: Any, share: float, total: Any, weight: Any) -> None:
+        """Compute the share of each row of a batch in its mean loss; see `NumpyBackend.mean_weights`."""
+        self._sum_rows(w, total)
+        self._shares(w, total, share, weight)
+
+    def _shares(self, w: Any, total: Any, share: float, weight: Any) -> None:
+        """weight = share w / total."""
+        arguments = {"w": w, "total": total, "share": share, "least": LEAST_WEIGHT, "weight": weight, "n": w.size}
+        self.kernels.launch(WEIGHTS, self.kernels.over(weight), weight, arguments)
 
     def forward(self, activation: Activation, h_below: Any, W: Any, b: Any, mask: Any, z: Any, a: Any, h: Any) -> None:
         """(1, 2) z = h_below W + b, a = σ(z), h = a ⊙ mask; see `NumpyBackend.forward`."""
@@ -330,10 +342,7 @@ class CudaBackend(NumpyBackend):
     def penalty(self, l2: float, W: Any, dW: Any, value: Any, divisor: Any = None) -> None:
         """Add the penalty λ/2 Σ W² to the loss, and its derivative λ W to ∂L/∂W; see `NumpyBackend.penalty`."""
         with self._beside.work() if self.products else contextlib.nullcontext():  # after ∂L/∂W
-            if divisor is not None:  # the kernel is given λ by value
-                super().penalty(l2, W, dW, value, divisor)
-                return
-            self._sum_rows(self._squares(W, dW, l2, 0.5 * l2), value, self._one_each(value))
+            self._sum_rows(self._squares(W, dW, l2, 0.5 * l2, divisor), value, self._one_each(value))
 
     def update(
         self, optimizer: Optimizer, hyper: Any, theta: Any, gradient: Any, slots: Any, narrow: Any = None
@@ -393,16 +402,13 @@ class CudaBackend(NumpyBackend):
         else:
             self.products(A, B, out, self._beside.inside)
 
-    def _squares(self, x: Any, g: Any, l2: float, scale: float) -> Any:
-        """Return scale Σ x² in parts (blocks, 1), for `_sum_rows`; g += λ x where g is given."""
+    def _squares(self, x: Any, g: Any, l2: float, scale: float, divisor: Any = None) -> Any:
+        """Return scale Σ x² in parts (blocks, 1) for `_sum_rows`; g += λ x if g is given. A divisor divides both."""
         shape = self.kernels.over(x, ROWS_A_THREAD)
         sums = self._temporary("squares", x, (shape[0][0], 1))  # apart from "sums", which `delta` uses meanwhile
-        arguments = {"x": x, "g": g, "lambda": l2, "scale": scale, "sums": sums, "n": x.size}
+        arguments = {"x": x, "g": g, "lambda": l2, "scale": scale, "divisor": divisor, "sums": sums, "n": x.size}
         self.kernels.launch(PENALTY, shape, x, arguments)
         return sums
-
-    def _sum(self, x: Any, out: Any) -> None:
-        self._sum_rows(x, out)
 
     def _sum_rows(self, parts: Any, out: Any, scale: Any = None) -> None:
         """out = Σ_rows parts, or out ← β out + α Σ_rows parts, [α, β] = scale; parts (rows, cols), out (cols,)."""

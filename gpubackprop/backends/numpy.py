@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..optimizers import Optimizer
     from .loops import Loops
 
-_TINY = 1e-30  # keeps a batch of examples that all weigh nothing from dividing by zero
+LEAST_WEIGHT = 1e-30  # keeps a batch of examples that all weigh nothing from dividing by zero
 _MANY_CALLS = 16  # of a formula, beside which a recording may go over the blocks anew and need not hold every call
 _FEW = 32  # columns of a matrix in whose rows the largest is found faster by columns: 12 → 3 µs for 256 × 10
 _NUMBERS_A_COUNT = 8  # of 24 bits, that Philox 4x64 draws
@@ -217,8 +217,8 @@ class NumpyBackend:
             total: (), written.
             weight: (N, 1), written.
         """
-        self._sum(w, total)
-        self.xp.maximum(total, _TINY, out=weight)
+        self.xp.sum(w, out=total)
+        self.xp.maximum(total, LEAST_WEIGHT, out=weight)
         self.xp.divide(w, weight, out=weight)
         self.xp.multiply(weight, share, out=weight)
 
@@ -408,10 +408,6 @@ class NumpyBackend:
         self.xp.add(out, x, out=out)
 
     # -- parts of the equations ----------------------------------------------------------------------------------
-
-    def _sum(self, x: Any, out: Any) -> None:
-        """out = Σ x; x (N, 1), out ()."""
-        self.xp.sum(x, out=out)
 
     def _bias_gradient(self, delta: Any, db: Any, scale: Any) -> None:
         """(6) db = Σ_rows δ, or with a scale (6, 8) db ← β db + α Σ_rows δ, by a product with ones: twice as fast."""

@@ -47,6 +47,7 @@ class Pair:
 class DevicePair(Pair):
     """Two buffers on a device, each with one on the host in pinned memory, from which a stream of its own copies.
 
+    Every method makes the device current, since events and streams belong to one device and callers may be on another.
     Buffers are arrays of their own, and steps are recorded for each: nothing is copied on the device, and what a step
     reads is exactly what it is given, which the tests' stand-in for a device relies on to find what is in no order.
 
@@ -82,12 +83,14 @@ class DevicePair(Pair):
 
     def taken(self, k: int) -> list[Any]:
         """Return the arrays of buffer k, and have the current stream wait for the copy into them."""
-        self._backend.xp.cuda.get_current_stream().wait_event(self._copied[k])
+        with self._backend.running(0.0):
+            self._backend.xp.cuda.get_current_stream().wait_event(self._copied[k])
         return self._arrays[k]
 
     def given_back(self, k: int) -> None:
         """Mark the end of the steps that read buffer k."""
-        self._read[k].record(self._backend.xp.cuda.get_current_stream())
+        with self._backend.running(0.0):
+            self._read[k].record(self._backend.xp.cuda.get_current_stream())
 
 
 def _pinned(cuda: Any, shape: tuple[int, int], dtype: str) -> numpy.ndarray:

@@ -52,8 +52,8 @@ class Parameter(NamedTuple):
 
 # -- one kernel for each row -------------------------------------------------------------------------------------------
 
-PLAIN = "cast", "dropout", "gather", "penalty", "softmax", "sum_rows"
-CAST, DROPOUT, GATHER, PENALTY, SOFTMAX, SUM_ROWS = map(Source, PLAIN)
+PLAIN = "cast", "dropout", "gather", "penalty", "softmax", "sum_rows", "weights"
+CAST, DROPOUT, GATHER, PENALTY, SOFTMAX, SUM_ROWS, WEIGHTS = map(Source, PLAIN)
 
 
 def activate(activation: Activation) -> Source:
