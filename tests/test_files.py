@@ -13,6 +13,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,12 +25,13 @@ import pytest
 import safetensors.numpy
 
 import gpubackprop as gb
-from gpubackprop import container, tensorfile
+from gpubackprop import container, files, tensorfile
 from gpubackprop.activations import ACTIVATIONS, Activation
 from gpubackprop.errors import InvalidType, InvalidValue, ModelFileError
 from gpubackprop.losses import LOSSES, Loss
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="file modes, pipes and signals of POSIX")
+NOBODY = 65534  # another user than root
 X = np.random.default_rng(3).normal(size=(9, 4))
 
 cube = Activation("cube", lambda m, z: z * z * z, lambda m, z, a: 3.0 * z * z)
@@ -237,6 +239,120 @@ def test_modes_follow_the_umask(umask: int, tmp_path: Path) -> None:
     assert (tmp_path / "model").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
+@POSIX
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o666, 0o755])
+def test_what_is_replaced_hands_on_its_mode(mode: int, tmp_path: Path) -> None:
+    """Nobody who cannot read the file can read the new one, not even before it is whole."""
+    path = tmp_path / "model"
+    _network().save(path)
+    path.chmod(mode)
+    with files.replacing(path) as file:
+        [temporary] = tmp_path.glob(".*.tmp")
+        assert temporary.stat().st_mode & 0o777 == mode
+        file.write(b"new")
+    assert path.stat().st_mode & 0o777 == mode
+    assert path.read_bytes() == b"new"
+
+
+@POSIX
+def test_what_is_replaced_hands_on_its_access_list(tmp_path: Path) -> None:
+    """User 7 may read and write; for the mode that is the right of the group."""
+    entries = [(1, 6, 2**32 - 1), (2, 6, 7), (4, 0, 2**32 - 1), (16, 6, 2**32 - 1), (32, 0, 2**32 - 1)]
+    access = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    path, name = tmp_path / "model", "system.posix_acl_access"
+    path.write_bytes(b"")
+    try:
+        os.setxattr(path, name, access)
+    except (OSError, AttributeError):
+        pytest.skip("no access lists here")
+    _network().save(path)
+    assert os.getxattr(path, name) == access
+
+
+@contextlib.contextmanager
+def _as_nobody() -> Iterator[Path]:
+    """Be another user than root, in a folder of theirs."""
+    if os.geteuid() != 0:
+        pytest.skip("only root becomes another user")
+    with tempfile.TemporaryDirectory() as name:
+        os.chown(name, NOBODY, NOBODY)
+        groups = os.getgroups()
+        os.setgroups([])
+        os.setegid(NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+            os.setgroups(groups)
+
+
+@POSIX
+def test_what_is_replaced_hands_on_its_owner(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root gives files away")
+    path = tmp_path / "model"
+    _network().save(path)
+    os.chown(path, NOBODY, NOBODY + 1)
+    path.chmod(0o640)
+    _network().save(path)
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (NOBODY, NOBODY + 1, 0o640)
+
+
+@POSIX
+def test_rights_do_not_grow_if_the_owner_cannot_be_kept() -> None:
+    """The group that may write is not the one of the new file: it gets what everybody has."""
+    net = _network()
+    with _as_nobody() as folder:
+        os.seteuid(0)
+        (folder / "model").write_bytes(b"")
+        os.chown(folder / "model", 0, 0)
+        (folder / "model").chmod(0o662)
+        os.seteuid(NOBODY)
+        net.save(folder / "model")
+        found = (folder / "model").stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (NOBODY, NOBODY, 0o622)
+
+
+@POSIX
+def test_a_read_only_file_is_not_replaced(tmp_path: Path) -> None:
+    """Its folder could be written."""
+    net = _network()
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_as_nobody()) if os.geteuid() == 0 else tmp_path
+        path = folder / "model"
+        path.write_bytes(b"old")
+        path.chmod(0o444)
+        with pytest.raises(PermissionError, match=r"model'$"):
+            net.save(path)
+        assert path.read_bytes() == b"old"
+        assert list(folder.iterdir()) == [path]
+
+
+@POSIX
+@pytest.mark.parametrize("link", ["model", "folder"])
+def test_links_that_others_made_are_not_followed(link: str, tmp_path: Path) -> None:
+    """In a folder that all can write, as /tmp, another user leads root to a file of root's."""
+    if os.geteuid() != 0:
+        pytest.skip("only root gives links away")
+    public, private = tmp_path / "public", tmp_path / "private"
+    public.mkdir()
+    public.chmod(0o1777)
+    private.mkdir()
+    (private / "model").write_bytes(b"mine")
+    path = public / "model" if link == "model" else public / "folder" / "model"
+    (public / link).symlink_to(private / "model" if link == "model" else private)
+    os.lchown(public / link, NOBODY, NOBODY)
+    with pytest.raises(PermissionError, match=r"a link that another user \(uid 65534\) made is on the way"):
+        _network().save(path)
+    assert (private / "model").read_bytes() == b"mine"
+    os.chown(public, NOBODY, NOBODY)  # whoever owns the folder may say what it holds
+    _network().save(path)
+    assert (private / "model").read_bytes() != b"mine"
+
+
 class _FullDisk:
     """A file on a disk that takes so many bytes more."""
 
@@ -260,13 +376,10 @@ class _FullDisk:
 
 
 def _full_disk(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
-    real = Path.open
+    def opened(path: Path, mode: str, **rest: Any) -> Any:
+        return _FullDisk(open(path, mode, **rest), room)  # noqa: PTH123 - as the module calls it
 
-    def opened(self: Path, mode: str = "r", **rest: Any) -> Any:
-        file = real(self, mode, **rest)
-        return _FullDisk(file, room) if "x" in mode or "w" in mode else file
-
-    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr("gpubackprop.files.open", opened, raising=False)
 
 
 def _failing(module: Any, name: str, error: BaseException) -> Callable[[pytest.MonkeyPatch], None]:
@@ -284,7 +397,7 @@ FAILURES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "room for half": lambda monkeypatch: _full_disk(monkeypatch, 600),
     "fsync": _failing(os, "fsync", OSError(errno.EIO, "Input/output error")),
     "replace": _failing(Path, "replace", OSError(errno.EACCES, "Permission denied")),
-    "open": _failing(Path, "open", OSError(errno.EROFS, "Read-only file system")),
+    "open": _failing(os, "open", OSError(errno.EROFS, "Read-only file system")),
     "Ctrl-C in fsync": _failing(os, "fsync", KeyboardInterrupt()),
 }
 
@@ -754,8 +867,12 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
         gb.load(tmp_path)
     with pytest.raises(OSError, match=r"."):
         _network().save(tmp_path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"no folder/model'$"):
         _network().save(tmp_path / "no folder" / "model")
+    with pytest.raises(OSError, match=f"{'x' * 256}'$"):
+        _network().save(tmp_path / ("x" * 256))
+    with pytest.raises(NotADirectoryError, match=r"LICENSE/model'$"):
+        _network().save(Path(__file__).parents[1] / "LICENSE" / "model")
     assert list(tmp_path.iterdir()) == []
 
 
