@@ -321,9 +321,9 @@ def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
     return _allocated(np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 1, dtype))  # whatever lay there
 
 
-def full(shape: Any, value: Any, dtype: Any = None) -> ndarray:
+def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C") -> ndarray:
     _room(shape, dtype)
-    return _allocated(np.full(shape, value, dtype))
+    return _allocated(np.full(shape, fill_value, dtype))
 
 
 def ones(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
