@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import numbers
 import os
 import re
 import time
@@ -17,9 +16,9 @@ import numpy
 
 from . import container
 from .checks import Checked, bounded, counted, integer
+from .encoding import plain
 from .errors import CheckpointError, CheckpointWarning, InvalidValue
 from .files import path_of, remove_temporaries
-from .formula import Row
 from .history import History
 from .run import Run
 from .streaming import Windows
@@ -94,7 +93,7 @@ class Keeper:
         self._writes, self._epochs, self._pause = checkpoint is not None and group.rank == 0, 0, math.inf
         if checkpoint is not None:
             self._folder = Path(checkpoint.folder)
-            self._agreed = json.loads(json.dumps(_agreed(run, seed, validation), default=_plain))
+            self._agreed = json.loads(json.dumps(_agreed(run, seed, validation), default=plain))
             if self._writes:
                 self._epochs = checkpoint.every_epochs or (0 if checkpoint.every_minutes else 1)
                 self._pause = 60.0 * checkpoint.every_minutes if checkpoint.every_minutes else math.inf
@@ -230,7 +229,7 @@ class Keeper:
 
 
 def _warn(text: str) -> None:
-    warn(text, CheckpointWarning, stacklevel=5)
+    warn(text, CheckpointWarning, stacklevel=6)
 
 
 def _step(place: Path) -> int:
@@ -253,18 +252,6 @@ def _agreed(run: Run, seed: int | None, validation: int | None) -> dict[str, Any
         "validation_examples": validation,
         "retries": run.start is not None,
     }
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON holds of a row, an optimizer, a schedule or a number that is not Python's own."""
-    if isinstance(value, Row):
-        return value.as_dict()
-    if dataclasses.is_dataclass(value):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return {"name": type(value).__qualname__, **fields}
-    if isinstance(value, numbers.Real):
-        return float(value)
-    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any], inside: str = "") -> list[str]:

@@ -134,7 +134,7 @@ class Epochs:
             best = self._best[1] if self.run.put_back_best() else 0
         reason = f"diverged: epoch {epoch}, at the learning rate {self.run.learning_rate:g}, is not finite"
         kept = f"of epoch {best}, the best one" if best else "from before training"
-        warn(f"{reason}; the network has the parameters {kept}", DivergenceWarning, stacklevel=4)
+        warn(f"{reason}; the network has the parameters {kept}", DivergenceWarning, stacklevel=5)
         return reason
 
 
@@ -142,5 +142,5 @@ def _interrupted(epoch: int, by: int) -> str:
     if by == signal.SIGTERM:
         return f"terminated in epoch {epoch}"
     reason = f"interrupted from the keyboard in epoch {epoch}"
-    warn(f"{reason}; the network is as its last step left it", InterruptWarning, stacklevel=4)
+    warn(f"{reason}; the network is as its last step left it", InterruptWarning, stacklevel=5)
     return reason

@@ -43,6 +43,10 @@ class RanksMissing(GpubackpropError, RuntimeError):
     """MPI knows of another number of ranks than were started; the message names both and the remedy."""
 
 
+class RankLeft(GpubackpropError, RuntimeError):
+    """Another rank ended, or left its call of `fit`, and this one would wait for it; the message names it and why."""
+
+
 class MissingDependency(GpubackpropError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
 

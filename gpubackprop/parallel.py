@@ -6,21 +6,29 @@ takes the same step as they do. mpi4py is imported where a group is asked for.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import dataclasses
+import functools
 import os
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy
 
 from .backends.threads import cores
 from .callbacks import Callback, any_stops
-from .errors import DivergenceWarning, InterruptWarning, InvalidValue, MissingDependency, RanksMissing
+from .checks import boolean
+from .encoding import digest_of_array, itemized
+from .errors import DivergenceWarning, InterruptWarning, InvalidValue, MissingDependency, RankLeft, RanksMissing
+from .notices import Notice, Notices
+from .version import __version__
 
 if TYPE_CHECKING:
     from .backends.numpy import NumpyBackend
@@ -30,7 +38,30 @@ if TYPE_CHECKING:
 
 ASKED = "GPUBACKPROP_RANKS"  # set by `gpubackprop launch`: how many ranks there are to be
 STARTED = (ASKED, "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # what launchers tell a rank: ours, Open MPI's, MPICH's
+LETTERS = 120  # of a value in a message
+LONGEST = 2.0  # seconds that a rank which fails has for its last words
 RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")  # what they tell it of itself
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
+
+
+def together(fit: Callable[P, R]) -> Callable[P, R]:
+    """Have all ranks begin a distributed call of `fit` together, and none leave it unnoticed.
+
+    Returns:
+        `fit`, which also raises RankLeft if this rank would wait for one that left.
+    """
+
+    @functools.wraps(fit)
+    def begun(*args: P.args, **kwargs: P.kwargs) -> R:
+        group = world() if boolean("distributed", kwargs.get("distributed", False)) else Alone()
+        with group.training():
+            return fit(*args, **kwargs)
+
+    return begun
 
 
 def launched() -> Alone:
@@ -43,7 +74,7 @@ def rank_by_launcher() -> int:
     return int(next((os.environ[name] for name in RANK if name in os.environ), 0))
 
 
-@cache
+@functools.cache
 def world() -> Alone:
     """Return all processes that were started together; where this one is alone, a group that does nothing.
 
@@ -90,9 +121,37 @@ class Alone:
         """Return what rank 0 gives: any object of Python."""
         return x
 
-    def begun_alike(self, net: Network, seed: int | None, given: dict[str, Any]) -> int | None:
-        """Give the network the parameters of rank 0, return its seed; refuse what ranks were given differently."""
+    def training(self) -> contextlib.AbstractContextManager[Any]:
+        """Begin a call of `fit` in all ranks; tell the others if it fails in this one."""
+        return contextlib.nullcontext()
+
+    def begun_alike(
+        self, net: Network, seed: int | None, settings: dict[str, Any], data: Mapping[str, Sequence[Any]]
+    ) -> int | None:
+        """Broadcast the parameters of rank 0, and return its seed; raise if ranks disagree.
+
+        Args:
+            net: the network.
+            seed: as the user gave it.
+            settings: everything else that determines the result, by name.
+            data: arrays on the backend, or None, by name.
+
+        Returns:
+            The seed.
+
+        Raises:
+            InvalidValue: a setting or data differ between ranks.
+        """
         return seed
+
+    def alike(self, settings: dict[str, Any]) -> None:
+        """Raise InvalidValue if a setting differs between ranks; the message names ranks and values."""
+
+    def fail(self, error: BaseException) -> None:
+        """Have the end of this process, by an exception that nobody handles, end the others too."""
+
+    def end(self) -> None:
+        """Tell the others that this process ends, and wait until they end too."""
 
     def reducer(self, backend: NumpyBackend, asked: Callable[[], int]) -> HostReducer | None:
         """Return what adds up gradients over the ranks, and agrees with them about signals; None where one is alone.
@@ -120,11 +179,15 @@ class Group(Alone):
     """
 
     def __init__(self, mpi: Any) -> None:
-        self._mpi, self._comm = mpi, mpi.COMM_WORLD.Dup()  # so that no call of the user's own is taken for one of ours
+        self._mpi, self._world = mpi, mpi.COMM_WORLD.Dup()  # so that no call of the user's own is taken for one of ours
+        self._comm = self._world  # of the stage
         self.rank, self.size = int(self._comm.rank), int(self._comm.size)
         self.here = int(self._comm.Split_type(mpi.COMM_TYPE_SHARED).size)
-        self._crowded = self.here > cores()
-        sys.excepthook = _ending_all(sys.excepthook)
+        self._sleep = 0.0 if self.here > cores() else None
+        self._notices, self._stage, self._calls = Notices(mpi, mpi.COMM_WORLD.Dup()), 0, 0
+        self._process, self._fails = os.getpid(), False
+        sys.excepthook = self._ending_all(sys.excepthook)
+        atexit.register(self.end)
 
     def sum(self, x: numpy.ndarray) -> None:
         """x ← Σ x over the ranks, the same bits in each."""
@@ -145,30 +208,112 @@ class Group(Alone):
         """Wait for the others; with fewer cores than ranks, so that they may have this one's core.
 
         MPI itself spins: on two cores four ranks took 6.4 ms to add up 4 MB, and 4.0 this way, 1.8 and 0.23 for 4 B.
+
+        Raises:
+            RankLeft: a rank that does not take part has left.
         """
-        if not self._crowded:
-            request.Wait()
+        self._calls += 1
+        self._refuse_to_wait()
+        while not self._notices.wait(request, self._sleep):
+            self._refuse_to_wait()
+
+    # -- who leaves ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """Begin a call of `fit` in all ranks; tell the others if it fails in this one."""
+        self._begin_stage()
+        try:
+            comm, request = self._world.Idup()  # what a call that failed leaves behind disturbs no other
+            self._finish(request)
+            self._comm = comm
+            yield
+        except BaseException as error:
+            self._notices.send(self._notice(_why(self.rank, error), status=_status(error)))
+            raise
+        else:
+            comm.Free()
+        finally:
+            self._comm = self._world
+            self._begin_stage()
+
+    def _begin_stage(self) -> None:
+        self._stage, self._calls = self._stage + 1, 0
+
+    def _notice(self, why: str, **also: Any) -> Notice:
+        return Notice(self.rank, self._stage, self._calls, why, **also)
+
+    def _refuse_to_wait(self) -> None:
+        """Raise if a rank that left takes no part in the last collective; name the one that left first."""
+        left = [notice for notice in self._notices.received if notice.lacks(self._stage, self._calls)]
+        if not left:
             return
-        while not request.Test():
-            time.sleep(0)
+        first = min(left, key=lambda notice: (notice.stage, notice.calls))
+        if first.status is not None:
+            print(f"gpubackprop: {first.why}, and rank {self.rank} with it", file=sys.stderr, flush=True)
+            raise SystemExit(first.status)
+        raise RankLeft(first.why)
+
+    def end(self) -> None:
+        """Tell the others that this process ends, and wait until they end too."""
+        if os.getpid() != self._process or self._fails or self._mpi.Is_finalized():
+            return
+        calls = f"it called fit(..., distributed=True) {(self._stage + 1) // 2} times"
+        why = f"rank {self.rank} of {self.size} ended; {calls}, and another rank calls it more often"
+        self._notices.send(self._notice(why, ended=True))
+        self._notices.all_end()
+
+    def fail(self, error: BaseException) -> None:
+        """Have the end of this process, by an exception that nobody handles, end the others too."""
+        from mpi4py.run import set_abort_status
+
+        if os.getpid() != self._process or _status(error) == 0:
+            return
+        self._fails = True
+        if not isinstance(error, RankLeft):
+            what = _why(self.rank, error) if isinstance(error, SystemExit) else _kind(self.rank, error)
+            print(f"gpubackprop: {what}, which ends all ranks", file=sys.stderr, flush=True)
+        set_abort_status(error)
+        hindered = threading.Timer(LONGEST, self._world.Abort, [_status(error) or 1])  # by threads that do not end
+        hindered.daemon = True
+        hindered.start()
+
+    def _ending_all(self, hook: Hook) -> Hook:
+        """Return a hook for an exception that ends this process: it ends the others too, which would wait for it."""
+
+        def ended(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+            if isinstance(error, RankLeft):
+                time.sleep(LONGEST)  # in which that rank says more, and ends this one, unless it handled its error
+            hook(kind, error, trace)
+            self.fail(error)
+
+        return ended
 
     # -- what rank 0 does for all ----------------------------------------------------------------------------------
 
-    def begun_alike(self, net: Network, seed: int | None, given: dict[str, Any]) -> int | None:
-        """Give the network the parameters of rank 0, and return its seed."""
-        architecture = net.architecture
-        rows = [row.name for row in (*architecture.activations, architecture.loss)]
-        kind = (architecture.sizes, rows, architecture.l2, architecture.dropout, architecture.dtype, net.backend.name)
-        self._refuse_differences(given | {"the network": kind})
+    def begun_alike(
+        self, net: Network, seed: int | None, settings: dict[str, Any], data: Mapping[str, Sequence[Any]]
+    ) -> int | None:
+        """Broadcast the parameters of rank 0, and return its seed; raise if ranks disagree."""
+        digests = {
+            name: dict(zip("Xyw", (digest_of_array(x, net.backend.to_numpy) for x in arrays), strict=False))
+            for name, arrays in data.items()
+        }
+        self.alike({"version": _versions(), "network": _described(net)} | settings | digests)
         self._share_parameters(net)
         return self.first(numpy.random.SeedSequence().entropy if seed is None else seed)
 
-    def _refuse_differences(self, given: dict[str, Any]) -> None:
-        everyone = self._comm.allgather(given)
-        for name in given:
-            values = [each[name] for each in everyone]
-            if values.count(values[0]) < self.size:
-                raise InvalidValue(f"{name} must be the same in every rank, got {', '.join(map(repr, values))}")
+    def alike(self, settings: dict[str, Any]) -> None:
+        """Raise InvalidValue if a setting differs between ranks; the message names ranks and values."""
+        self._finish(self._comm.Ibarrier())
+        everyone = self._comm.allgather(itemized(settings))
+        names = dict.fromkeys(name for each in everyone for name in each)
+        values = {name: [each.get(name, "nothing") for each in everyone] for name in names}
+        unlike = [(name, _by_rank(given)) for name, given in values.items() if len(set(given)) > 1]
+        if unlike:
+            (name, given), *others = unlike
+            also = "".join(f"; {name} too, got {given}" for name, given in others)
+            raise InvalidValue(f"{name} must be the same in every rank, got {given}{also}")
 
     def _share_parameters(self, net: Network) -> None:
         theta = numpy.array(net.backend.to_numpy(net.theta))
@@ -202,16 +347,37 @@ class Group(Alone):
             yield
 
 
-Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
+def _versions() -> dict[str, Any]:
+    """Return the versions of the packages that compute."""
+    cupy = sys.modules.get("cupy")
+    return {"gpubackprop": __version__, "numpy": numpy.__version__, "cupy": getattr(cupy, "__version__", None)}
 
 
-def _ending_all(hook: Hook) -> Hook:
-    """Return a hook for an exception that ends this process: it ends the others too, which would wait for it."""
+def _described(net: Network) -> dict[str, Any]:
+    """Return everything that determines what a network computes, except its parameters."""
+    fields = {field.name: getattr(net.architecture, field.name) for field in dataclasses.fields(net.architecture)}
+    return fields | {"backend": net.backend.name, "precision": net.precision}
 
-    def ended(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        from mpi4py.run import set_abort_status
 
-        hook(kind, error, trace)
-        set_abort_status(error)
+def _by_rank(values: Sequence[str]) -> str:
+    """Return different values with the ranks that have them: '1.0 in rank 0, 2.0 in ranks 1, 2'."""
+    ranks = defaultdict(list)
+    for rank, value in enumerate(values):
+        ranks[value if len(value) <= LETTERS else f"{value[:LETTERS]}..."].append(str(rank))
+    return ", ".join(f"{value} in rank{'s' * (len(having) > 1)} {', '.join(having)}" for value, having in ranks.items())
 
-    return ended
+
+def _why(rank: int, error: BaseException) -> str:
+    """Return which rank left by which exception; one that left because of another names the other."""
+    return str(error) if isinstance(error, RankLeft) else f"{_kind(rank, error)}: {error}".removesuffix(": ")
+
+
+def _kind(rank: int, error: BaseException) -> str:
+    return f"rank {rank} left by {type(error).__name__}"
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the exit status that `SystemExit` asks for; None for other exceptions."""
+    if not isinstance(error, SystemExit):
+        return None
+    return error.code if isinstance(error.code, int) else int(error.code is not None)

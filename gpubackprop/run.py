@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from .backends.numpy import dropout_key
+from .encoding import digest
 from .errors import MicroBatchWarning, OutOfMemory
 from .network import Network
 from .optimizers import Fold, Optimizer
@@ -121,7 +123,7 @@ class Run:
                 f"memory does not suffice for batches of {rows:,} examples: {self.at_once:,} at a time are taken, and "
                 "their gradients added up",
                 MicroBatchWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
 
     def _has_room(self, several: bool) -> bool:
@@ -212,11 +214,22 @@ class Run:
         before, left = divmod(self.taken, a_window)
         rng, seen = self.rng if self.shuffle else None, before * self.windows.capacity
         with contextlib.closing(self.windows.epoch(rng, again, before)) as windows:
-            for window in windows:
+            for window in self._alike(windows):
                 yield from self._of_window(window, left)
                 left, seen = 0, seen + window.rows
         if self.windows.rows is None:
             self.steps, self.samples = self.taken, seen
+
+    def _alike(self, windows: Iterator[Window]) -> Iterator[Window]:
+        """Yield the windows; raise if another rank has another number of rows in one."""
+        if self.reducer is None or not isinstance(self.windows, Windows):
+            yield from windows
+            return
+        for k, window in enumerate(itertools.chain(windows, [None])):
+            rows = window.rows if window else 0
+            self.reducer.group.alike({f"rows of X in window {k} of an epoch": rows})
+            if window:
+                yield window
 
     def _of_window(self, window: Window, taken: int) -> Iterator[None]:
         """Take the portions of a window, of which so many steps were taken before."""
@@ -266,6 +279,10 @@ class Run:
     def _table(self, steps: int) -> Any:
         """Return what the update is given in each of the next steps (steps, its scalars)."""
         table = [self._scalars(t) for t in range(self.t, self.t + steps)]
+        if self.reducer:
+            self.reducer.group.alike(
+                {f"optimizer in step {self.t}": table[0], "steps after it": digest([repr(table).encode()])}
+            )
         return self.net.backend.asarray(table, self.net.dtype)
 
     def _scalars(self, t: int) -> list[float]:

@@ -29,7 +29,12 @@ from .run import Run
 from .sources import Source
 from .streams import is_open, is_terminal
 
+# The arguments of `fit` that ranks do not compare by their values: data are compared once they are on the backend, and
+# the last three are rank 0's, or true in all.
+APART = ("net", "X", "y", "sample_weight", "validation_data", "callbacks", "progress", "distributed")
 
+
+@parallel.together
 def fit(
     net: Network,
     X: Any,
@@ -113,8 +118,10 @@ def fit(
         InvalidType: an argument of a type that is not accepted.
         MissingDependency: progress=True without tqdm, Arrow without pyarrow, or distributed=True without MPI.
         RanksMissing: MPI knows of another number of ranks than were started.
+        RankLeft: another rank ended, or left this call.
         OutOfMemory: the device cannot hold the data, or the buffers of one example.
     """
+    given = dict(locals())
     net = _network(net)
     group = parallel.world() if boolean("distributed", distributed) else Alone()
     epochs, patience = integer("epochs", epochs, 1), integer("patience", patience, 1)
@@ -131,13 +138,14 @@ def fit(
     validation = None if validation_data is None else _validation(net, validation_data)
     history = History(samples=source.rows or 0, backend=net.backend.description, data=says)
     examples = None if validation is None else len(validation[0])
-    settings = (epochs, batch_size, shuffle, repr(tol), patience, examples, retries)
-    told = {
-        "data and settings": (history.samples, source.weighted, *settings),
-        "optimizer": _told(rule),
-        "checkpoint": checkpoint and (str(checkpoint.folder), resume),
+    compared = {"data": data if why is None else (), "validation_data": validation or ()}
+    told = {name: value for name, value in given.items() if name not in APART} | {
+        "optimizer": rule,
+        "batch_size": batch_size,
+        "examples": source.rows,
+        "weighted": source.weighted,
     }
-    drawn_from = group.begun_alike(net, seed, told)
+    drawn_from = group.begun_alike(net, seed, told, compared)
     with (
         _interruptible(*(() if checkpoint is None else (signal.SIGTERM,))) as asked,
         group.warning_once(),
@@ -223,11 +231,6 @@ def _optimizer(optimizer: Any) -> Optimizer:
             f"got {optimizer!r}"
         )
     return OPTIMIZERS[choice("optimizer", optimizer, OPTIMIZERS)]()
-
-
-def _told(rule: Optimizer) -> tuple[str, dict[str, float]]:
-    """Return what tells an optimizer from others: its name, and the numbers of its first step."""
-    return type(rule).__name__, rule.hyper(0)
 
 
 def _callbacks(callbacks: Any) -> list[Callback]:

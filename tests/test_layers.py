@@ -22,7 +22,7 @@ LAYERS = (
     ("checkpoint", "intake", "promises"),
     ("run",),
     ("parallel", "sums"),
-    ("callbacks",),
+    ("callbacks", "notices"),
     ("network", "history"),
     ("state_dict",),
     ("streaming",),
@@ -30,7 +30,7 @@ LAYERS = (
     ("inputs", "npy", "onnx", "storage", "workspace"),
     ("architecture", "backends", "container", "tensorfile"),
     ROWS,
-    ("checks", "files", "formula", "errors", "streams", "version"),
+    ("checks", "encoding", "files", "formula", "errors", "streams", "version"),
 )
 AT_IMPORT = {"numpy", "safetensors"}  # the two dependencies; everything else waits until it is used
 CUPY = {"cupy", "cupyx", "cupy_backends"}

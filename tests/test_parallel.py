@@ -355,7 +355,7 @@ def became(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tup
     return became
 
 
-RUN = [sys.executable, "-m", "mpi4py"]
+RUN = [sys.executable, "-m", "gpubackprop.cli.rank"]
 
 
 def test_what_mpich_is_told(became: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

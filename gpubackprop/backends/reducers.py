@@ -38,6 +38,9 @@ class Ranks(Protocol):
     def first(self, x: Any) -> Any:
         """Return what rank 0 gives."""
 
+    def alike(self, settings: dict[str, Any]) -> None:
+        """Raise InvalidValue if a setting differs between ranks."""
+
 
 class HostReducer:
     """Adds up messages in the memory of the host, in one call, which also counts who got signals.

@@ -34,14 +34,23 @@ def launch(arguments: argparse.Namespace) -> None:
     is_open, about = _about(program)
     ranks, added = arguments.ranks, _threads(arguments.ranks) | {parallel.ASKED: str(arguments.ranks)}
     options = _for_open_mpi(added) if is_open else []
-    command = [program, *options, "-n", str(ranks), sys.executable, "-m", "mpi4py", *_ranks_do(arguments.command)]
+    command = [
+        program,
+        *options,
+        "-n",
+        str(ranks),
+        sys.executable,
+        "-m",
+        "gpubackprop.cli.rank",
+        *_ranks_do(arguments.command),
+    ]
     threads = added.get(THREADS[0], "as the environment says")
     say("mpi", f"{about}, {program}; ranks: {ranks}, BLAS threads of each: {threads}")
     os.execve(program, command, os.environ | added)
 
 
 def _ranks_do(command: list[str]) -> list[str]:
-    """Return what mpi4py is to run in each rank: a command of ours, or a script."""
+    """Return what each rank runs: a command of ours, or a script."""
     what = command[0] if command else "nothing"
     if what == "train":
         return ["-m", "gpubackprop", *command]
