@@ -47,7 +47,7 @@ def _flat(value: Any, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     if isinstance(value, list) and any(isinstance(inside, dict) for inside in value):
         value = {str(k): inside for k, inside in enumerate(value, start=1)}
     if not isinstance(value, dict):
-        yield " ".join(names), json.dumps(value)
+        yield " ".join(names), json.dumps(value, ensure_ascii=False)
         return
     for name, inside in value.items():
         yield from _flat(inside, (*names, name))

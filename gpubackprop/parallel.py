@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import warnings
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 ASKED = "GPUBACKPROP_RANKS"  # set by `gpubackprop launch`: how many ranks there are to be
 STARTED = (ASKED, "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # what launchers tell a rank: ours, Open MPI's, MPICH's
 LETTERS = 120  # of a value in a message
+MOST = 9  # differences in a message, besides the first
 LONGEST = 2.0  # seconds that a rank which fails has for its last words
 RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")  # what they tell it of itself
 
@@ -195,7 +197,7 @@ class Group(Alone):
 
     def highest(self, number: int) -> int:
         """Return the largest number that a rank gives."""
-        numbers = numpy.array([number], "int32")
+        numbers = numpy.array([number], "int64")
         self._finish(self._comm.Iallreduce(self._mpi.IN_PLACE, numbers, self._mpi.MAX))
         return int(numbers[0])
 
@@ -250,7 +252,7 @@ class Group(Alone):
             return
         first = min(left, key=lambda notice: (notice.stage, notice.calls))
         if first.status is not None:
-            print(f"gpubackprop: {first.why}, and rank {self.rank} with it", file=sys.stderr, flush=True)
+            _say(f"{first.why}, and rank {self.rank} with it")
             raise SystemExit(first.status)
         raise RankLeft(first.why)
 
@@ -272,7 +274,7 @@ class Group(Alone):
         self._fails = True
         if not isinstance(error, RankLeft):
             what = _why(self.rank, error) if isinstance(error, SystemExit) else _kind(self.rank, error)
-            print(f"gpubackprop: {what}, which ends all ranks", file=sys.stderr, flush=True)
+            _say(f"{what}, which ends all ranks")
         set_abort_status(error)
         hindered = threading.Timer(LONGEST, self._world.Abort, [_status(error) or 1])  # by threads that do not end
         hindered.daemon = True
@@ -305,14 +307,17 @@ class Group(Alone):
 
     def alike(self, settings: dict[str, Any]) -> None:
         """Raise InvalidValue if a setting differs between ranks; the message names ranks and values."""
-        self._finish(self._comm.Ibarrier())
-        everyone = self._comm.allgather(itemized(settings))
+        own = itemized(settings)
+        checksum = zlib.crc32(repr(own).encode())
+        if self.highest(checksum) == -self.highest(-checksum):
+            return
+        everyone = self._comm.allgather(own)
         names = dict.fromkeys(name for each in everyone for name in each)
         values = {name: [each.get(name, "nothing") for each in everyone] for name in names}
         unlike = [(name, _by_rank(given)) for name, given in values.items() if len(set(given)) > 1]
         if unlike:
             (name, given), *others = unlike
-            also = "".join(f"; {name} too, got {given}" for name, given in others)
+            also = "".join(f"; {name} too, got {given}" for name, given in others[:MOST])
             raise InvalidValue(f"{name} must be the same in every rank, got {given}{also}")
 
     def _share_parameters(self, net: Network) -> None:
@@ -365,6 +370,12 @@ def _by_rank(values: Sequence[str]) -> str:
     for rank, value in enumerate(values):
         ranks[value if len(value) <= LETTERS else f"{value[:LETTERS]}..."].append(str(rank))
     return ", ".join(f"{value} in rank{'s' * (len(having) > 1)} {', '.join(having)}" for value, having in ranks.items())
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # stderr is missing or closed
+        sys.stderr.write(f"gpubackprop: {text}\n")
+        sys.stderr.flush()
 
 
 def _why(rank: int, error: BaseException) -> str:

@@ -216,25 +216,6 @@ def test_an_interrupt_of_the_job_stops_training(start: Any) -> None:
     assert job.returncode == 0 and output.count("ended interrupted from the keyboard") == 2
 
 
-DIFFERENT = {
-    "the data": "gb.fit(net, X[rank:], y[rank:], distributed=True)",
-    "the weights": "gb.fit(net, X, y, sample_weight=[None, np.ones(40)][rank], distributed=True)",
-    "the batches": "gb.fit(net, X, y, batch_size=2 + rank, distributed=True)",
-    "the rate": "gb.fit(net, X, y, optimizer=gb.optimizers.SGD(0.1 + rank), distributed=True)",
-    "the network": "gb.fit(gb.Network([5, 4 + rank, 3]), X, y, distributed=True)",
-}
-
-
-def test_what_ranks_are_given_differently_is_refused(start: Any) -> None:
-    tries = "".join(
-        f"try:\n    {call}\nexcept gb.errors.InvalidValue as error:\n    say('refused', error)\n"
-        for call in DIFFERENT.values()
-    )
-    output, errors = start(tries).communicate(timeout=60)
-    assert output.count("refused") == 2 * len(DIFFERENT), errors
-    assert output.count("must be the same in every rank, got") == 2 * len(DIFFERENT)
-
-
 def test_a_seed_of_none_is_one_for_all(start: Any) -> None:
     train = "gb.fit(net, X, y, epochs=3, seed=None, distributed=True)\nsay('sum', net.theta.sum())"
     output, errors = start(train).communicate(timeout=60)
