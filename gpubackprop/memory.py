@@ -32,7 +32,7 @@ def bytes_of_training(
     Parameters, gradient, optimizer's state, the parameters that are kept in case training fails, and the buffers of a
     step count. The examples with their targets and order, which are the caller's or as large, and validation do not;
     nor do the blocks of the formulas' intermediate values (a few of 32,768 elements on the CPU) and, on CUDA, what the
-    libraries take for themselves. The gradient counts there, though a device that is faster so does without it.
+    libraries take for themselves.
 
     Args:
         sizes: units of every layer, (n_0, ..., n_L), inputs first.

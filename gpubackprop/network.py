@@ -183,33 +183,30 @@ class Network:
         self,
         ws: Workspace,
         gradients: Sequence[tuple[Any, Any]],
-        scale: Any = None,
         done: Callable[[int], None] | None = None,
     ) -> None:
         """Equations 3 to 6 after `_forward`: the loss with its penalty into ws.value, ∂L/∂θ into the gradients.
 
-        With a scale (α, β) what lies there, x, becomes β x + α ∂L/∂θ. Where x is θ itself, α = −η and β = 1, that is
-        equations 7 and 8 too: nothing needs W_l any more when ∂L/∂W_l is computed. `done` is told each layer l whose
-        gradients are asked for, L first.
+        `done` is called with each layer l once its gradients are asked for, L first.
         """
         backend, delta = self.backend, ws.delta
-        self._output(ws, gradients[-1][1], scale)  # δ_L = ∂L/∂a_L ⊙ σ'_L(z_L)   (3)
+        self._output(ws, gradients[-1][1])  # δ_L = ∂L/∂a_L ⊙ σ'_L(z_L)   (3)
         for l in range(len(gradients), 0, -1):
             if l > 1:  # δ_{l-1} = (δ_l W_lᵀ) ⊙ σ'_{l-1}(z_{l-1})   (4),   ∂L/∂b_{l-1} = Σ_rows δ_{l-1}   (6)
                 sigma, db, W = self.activations[l - 2], gradients[l - 2][1], self._operands[l - 1]
-                backend.delta(sigma, delta[l], W, ws.mask[l - 1], ws.z[l - 1], ws.a[l - 1], delta[l - 1], db, scale)
+                backend.delta(sigma, delta[l], W, ws.mask[l - 1], ws.z[l - 1], ws.a[l - 1], delta[l - 1], db)
             dW = gradients[l - 1][0]
-            backend.weight_gradient(ws.h[l - 1], delta[l], dW, scale, beside=l > 1)  # ∂L/∂W_l = a_{l-1}ᵀ δ_l   (5)
+            backend.weight_gradient(ws.h[l - 1], delta[l], dW, beside=l > 1)  # ∂L/∂W_l = a_{l-1}ᵀ δ_l   (5)
             if ws.l2:
                 backend.penalty(ws.l2, self._parameters[l - 1][0], dW, ws.value, ws.divisor)
             if done:
                 done(l)
         backend.join()
 
-    def _output(self, ws: Workspace, db: Any, scale: Any = None) -> None:
+    def _output(self, ws: Workspace, db: Any) -> None:
         """Equation 3, and 6 where db is given: δ_L into ws.delta[L], ∂L/∂b_L, the loss into ws.value."""
         sigma, z, a, delta = self.activations[-1], ws.z[-1], ws.a[-1], ws.delta[-1]
-        self.backend.output_delta(self.loss, sigma, ws.y, z, a, ws.weight, delta, db, ws.value, scale)
+        self.backend.output_delta(self.loss, sigma, ws.y, z, a, ws.weight, delta, db, ws.value)
 
     def _loss(self, ws: Workspace) -> None:
         """The loss with its penalty into ws.value after `_forward`."""

@@ -13,24 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from .checks import Checked, bounded
 from .errors import InvalidValue
 from .formula import Trace, trace
 from .schedules import Schedule, as_schedule, rate
-
-
-class Fold(NamedTuple):
-    """An update x ← β x − η g, which a product can do that adds its result, the gradient g, to x.
-
-    Attributes:
-        keeps: β.
-        velocity: whether x is the velocity, the only slot, which is then added to w; else x is w itself.
-    """
-
-    keeps: float
-    velocity: bool
 
 
 @dataclass(frozen=True)
@@ -63,11 +51,6 @@ class Optimizer(Checked):
     def slots(self) -> tuple[str, ...]:
         """Names of the arrays of the size of θ that are kept from step to step; they begin as zeros."""
         return ()
-
-    @property
-    def fold(self) -> Fold | None:
-        """How the gradient's own product does the update, or None where it cannot."""
-        return None
 
     def step(self, m: Any, h: Any, w: Any, g: Any, *slots: Any) -> tuple[Any, ...]:
         """Return the new w and slots, as a formula of the old ones and of the gradient.
@@ -195,14 +178,6 @@ class SGD(Optimizer):
     def slots(self) -> tuple[str, ...]:
         """The velocity, where there is momentum."""
         return ("v",) if self.momentum else ()
-
-    @property
-    def fold(self) -> Fold | None:
-        """Of w or of the velocity; None with decay or clipping, which change g, and where Nesterov uses g twice."""
-        changes = self.weight_decay or self.clip_norm is not None or (self.momentum and self.nesterov)
-        if changes or type(self).step is not SGD.step:  # or a class made of this one has another formula
-            return None
-        return Fold(self.momentum, velocity=True) if self.momentum else Fold(1.0, velocity=False)
 
     def step(self, m: Any, h: Any, w: Any, g: Any, *slots: Any) -> tuple[Any, ...]:
         """Return the new w and v."""

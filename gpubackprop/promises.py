@@ -70,10 +70,6 @@ class _Ledger:
     def zeros(self, shape: int | tuple[int, ...], dtype: str) -> Any:
         return _promise(shape if isinstance(shape, tuple) else (shape,), dtype, self.taken)
 
-    def folds(self, *step: Any) -> bool:
-        """Return whether an update is part of the products; False where only a measurement on the device would tell."""
-        return self._backend.name == "numpy" and self._backend.folds(*step)
-
     def narrow(self, x: Any, out: Any = None) -> Any:
         """Promise the copy in the type of storage, where that is another than the array's."""
         stored = self._backend.storage(str(x.dtype))

@@ -14,7 +14,7 @@ import numpy
 from .backends.numpy import dropout_key
 from .errors import MicroBatchWarning, OutOfMemory
 from .network import Network
-from .optimizers import Fold, Optimizer
+from .optimizers import Optimizer
 from .streaming import Held, Window, Windows
 from .streams import warn
 from .sums import Sums
@@ -102,10 +102,9 @@ class Run:
         streams = isinstance(self.windows, Windows)
         self.gathers = self.shuffle or steps > 1 or streams or hasattr(self.data[0], "toarray")
         self.slots = zeros((len(self.optimizer.slots), self.net.layout.size), dtype)
-        self.fold = None if self.reducer else self._fold()
         self._make_room(own)
         self.rows = zeros(self.portion * N, "int64")
-        self.hyper = zeros((self.portion, 2 if self.fold else len(self.optimizer.scalar_names)), dtype)
+        self.hyper = zeros((self.portion, len(self.optimizer.scalar_names)), dtype)
         self.first: Any = zeros((), "int64")
         self.losses, self.totals = zeros(steps, dtype), zeros(steps, dtype)
         figures = zeros((self.portion, 2), dtype)  # of each step: its loss, and the sum of its sample weights
@@ -128,8 +127,6 @@ class Run:
     def _has_room(self, several: bool) -> bool:
         """Make the buffers of as many examples as are taken at once; return whether memory suffices."""
         net, N = self.net, self.batch_size
-        if several:
-            self.fold = None
         try:
             workspace = Workspace(
                 net.architecture,
@@ -145,7 +142,7 @@ class Run:
                 for n, a in zip(rows, self.data, strict=True)
             ]
             sums = Sums(net, self.reducer, self.at_once, several) if several or self.reducer else None
-            gradients = [] if sums else net.layout.views(self._target())
+            gradients = [] if sums else net.layout.views(net.gradient)
             if several:  # formulas will want some memory too
                 net.backend.zeros((self.at_once, max(net.sizes)), net.dtype)
         except OutOfMemory:
@@ -154,19 +151,6 @@ class Run:
             return False
         self.workspace, self.batch, self.sums, self.gradients = workspace, batch, sums, gradients
         return True
-
-    def _fold(self) -> Fold | None:
-        """Return how the update is part of the products of the gradient, or None where it follows them."""
-        net, fold = self.net, self.optimizer.fold
-        if fold is None or net.architecture.l2:  # the penalty's gradient is added after the product
-            return None
-        return fold if net.backend.folds(self.optimizer, net.layout.shapes, self.batch_size, net.dtype) else None
-
-    def _target(self) -> Any:
-        """Return what the backward pass writes: the gradient, or what the update would add it to."""
-        if self.fold is None:
-            return self.net.gradient
-        return self.slots[0] if self.fold.velocity else self.net.theta
 
     @property
     def state(self) -> tuple[int, numpy.ndarray]:
@@ -283,10 +267,8 @@ class Run:
         return self.net.backend.asarray(table, self.net.dtype)
 
     def _scalars(self, t: int) -> list[float]:
-        """Return what the update of step t is given: the numbers of its formula, or α and β where it is folded."""
+        """Return the numbers of the update's formula in step t."""
         h = self.optimizer.hyper(t, self.factor)
-        if self.fold is not None:
-            return [-h["rate"], self.fold.keeps]
         return [h[name] for name in self.optimizer.scalar_names]
 
     def _mean_loss(self, taken: int) -> float:
@@ -338,13 +320,8 @@ class Run:
             self.sums.add_up(rows, work, value)
         else:
             work(slice(0, rows), value, self.gradients)
-        if self.fold is None:
-            gradient = self.sums.gradient if self.sums else net.gradient
-            backend.update(self.optimizer, self.hyper[k], net.theta, gradient, self.slots, net._narrow)
-        elif self.fold.velocity:
-            backend.add(self.slots[0], net.theta, net._narrow)
-        else:
-            net._narrowed()
+        gradient = self.sums.gradient if self.sums else net.gradient
+        backend.update(self.optimizer, self.hyper[k], net.theta, gradient, self.slots, net._narrow)
 
     def _pass(
         self, k: int, rows: int, part: slice, value: Any, gradients: Any, done: Callable[[int], None] | None = None
@@ -358,7 +335,7 @@ class Run:
                 start = part.start * mask.shape[1]
                 backend.draw_mask(self.dropout_key, self.first, k, l, net.architecture.dropout, mask, start)
         net._forward(ws)
-        net._backward(ws, gradients, None if self.fold is None else self.hyper[k], done)
+        net._backward(ws, gradients, done)
 
     def _batch(self, which: int, k: int, part: slice, rows: int) -> Any:
         """Return the examples, the targets or the weights of part of a step's rows: views of the data, or gathered."""

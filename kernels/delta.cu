@@ -5,14 +5,12 @@
 //   z, a   (rows, cols)       in; null where σ' does not use it, or the same array
 //   sums   (gridDim.y, cols)  out: Σ δ_l over the rows of each row of blocks; with one such row this is ∂L/∂b_l, else
 //                             sum_rows.cu adds them up
-//   scale  (2,)               in, [α, β], or null:  sums ← β sums + α Σ δ_l
 //
 // Every input is read once, and δ_l written once. Generated: backward(g, z, a) = g σ'(z).
 #include "sums.cuh"
 
 extern "C" __global__ void __launch_bounds__(BOUNDS)
-delta(S* delta, const S* mask, const S* z, const S* a, T* sums, const T* scale, Index rows,
-      Index cols) {
+delta(S* delta, const S* mask, const S* z, const S* a, T* sums, Index rows, Index cols) {
     each_column(cols, aligned(delta, mask, z, a, sums), [&](auto width, Index col) {
         T sum[width] = {};
         if (col < cols) {
@@ -35,6 +33,6 @@ delta(S* delta, const S* mask, const S* z, const S* a, T* sums, const T* scale, 
             }
         }
         sum_rows_of_block(sum);
-        if (threadIdx.y == 0 && col < cols) store_sum(sums + blockIdx.y * cols + col, sum, scale);
+        if (threadIdx.y == 0 && col < cols) store(sums + blockIdx.y * cols + col, sum);
     });
 }

@@ -5,7 +5,6 @@
 //   weight   (rows,)            in, or null: every row counts `share` in the mean
 //   delta    (rows, cols)       out
 //   sums     (gridDim.y, cols)  out: Σ δ_L over the rows of each block
-//   scale    (2,)               in, [α, β], or null:  sums ← β sums + α Σ δ_L
 //   losses   (gridDim.y,)       out: the loss of the rows of each block
 //
 // gridDim.x is 1: a block goes over whole rows. Generated: loss(y, s), from s = z where CANONICAL, where the loss and
@@ -13,8 +12,8 @@
 #include "sums.cuh"
 
 extern "C" __global__ void __launch_bounds__(BOUNDS)
-output(const T* y, const S* z, const S* a, const T* weight, T share, S* delta, T* sums, const T* scale, T* losses,
-       Index rows, Index cols) {
+output(const T* y, const S* z, const S* a, const T* weight, T share, S* delta, T* sums, T* losses, Index rows,
+       Index cols) {
     T total = 0;
     each_column(cols, aligned(y, z, a, delta, sums), [&](auto width, Index col) {
         T sum[width] = {};
@@ -42,7 +41,7 @@ output(const T* y, const S* z, const S* a, const T* weight, T share, S* delta, T
             }
         }
         sum_rows_of_block(sum);
-        if (threadIdx.y == 0 && col < cols) store_sum(sums + blockIdx.y * cols + col, sum, scale);
+        if (threadIdx.y == 0 && col < cols) store(sums + blockIdx.y * cols + col, sum);
     });
     total = sum_block(total);
     if (first_thread()) losses[blockIdx.y] = total;

@@ -4,7 +4,6 @@
 //   weight   (rows,)            in, or null: every row counts `share` in the mean
 //   delta    (rows, cols)       out
 //   sums     (gridDim.y, cols)  out: Σ δ_L over the rows of each block
-//   scale    (2,)               in, [α, β], or null:  sums ← β sums + α Σ δ_L
 //   losses   (gridDim.y,)       out: the loss of the rows of each block
 //
 // CANONICAL (cross-entropy): the loss from s = log softmax(z) = z − max z − log Σ exp(z − max z), and δ_L = a − y.
@@ -13,8 +12,8 @@
 #include "rows.cuh"
 
 extern "C" __global__ void __launch_bounds__(BOUNDS)
-output_rows(const T* y, const S* z, const S* a, const T* weight, T share, S* delta, T* sums, const T* scale, T* losses,
-            Index rows, Index cols) {
+output_rows(const T* y, const S* z, const S* a, const T* weight, T share, S* delta, T* sums, T* losses, Index rows,
+            Index cols) {
     T total = 0;
     EACH_ROW(row, rows) {
         const T part = weight ? weight[row] : share;
@@ -46,7 +45,7 @@ output_rows(const T* y, const S* z, const S* a, const T* weight, T share, S* del
             EACH_ROW(row, rows) sum[0] += T(delta[row * cols + col]);
         }
         sum_rows_of_block(sum);
-        if (threadIdx.y == 0 && col < cols) store_sum(sums + blockIdx.y * cols + col, sum, scale);
+        if (threadIdx.y == 0 && col < cols) store(sums + blockIdx.y * cols + col, sum);
     });
     total = sum_block(total);
     if (first_thread()) losses[blockIdx.y] = total;

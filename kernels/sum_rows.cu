@@ -1,14 +1,13 @@
-// sum_rows.cu: the second stage of every sum:  out = Σ_rows partial, or out ← β out + α Σ_rows partial.
+// sum_rows.cu: the second stage of every sum:  out = Σ_rows partial, or out += Σ_rows partial.
 //
 //   partial  (rows, cols)  in
-//   out      (cols,)       out, or in and out
-//   scale    (2,)          in, [α, β], or null
+//   out      (cols,)       out, or in and out if `adds`
 //
 // One block holds all rows of a column: gridDim.y is 1.
 #include "sums.cuh"
 
 extern "C" __global__ void __launch_bounds__(BOUNDS)
-sum_rows(const T* partial, T* out, const T* scale, Index rows, Index cols) {
+sum_rows(const T* partial, T* out, int adds, Index rows, Index cols) {
     each_column(cols, aligned(partial, out), [&](auto width, Index col) {
         T sum[width] = {}, v[width];
         if (col < cols) {
@@ -19,6 +18,13 @@ sum_rows(const T* partial, T* out, const T* scale, Index rows, Index cols) {
             }
         }
         sum_rows_of_block(sum);
-        if (threadIdx.y == 0 && col < cols) store_sum(out + col, sum, scale);
+        if (threadIdx.y == 0 && col < cols) {
+            if (adds) {
+                load(v, out + col);
+                #pragma unroll
+                for (int k = 0; k < width; ++k) sum[k] += v[k];
+            }
+            store(out + col, sum);
+        }
     });
 }

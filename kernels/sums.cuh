@@ -35,15 +35,4 @@ __device__ __forceinline__ T sum_block(T value) {
     return v[0];
 }
 
-// *out = the sum, or β *out + α the sum where scale, [α, β], is not null.
-template <int w> __device__ __forceinline__ void store_sum(T* out, T (&sum)[w], const T* scale) {
-    if (scale) {
-        T old[w];
-        load(old, out);
-        #pragma unroll
-        for (int k = 0; k < w; ++k) sum[k] = scale[1] * old[k] + scale[0] * sum[k];
-    }
-    store(out, sum);
-}
-
 __device__ __forceinline__ bool first_thread() { return threadIdx.x == 0 && threadIdx.y == 0; }

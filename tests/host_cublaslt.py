@@ -22,7 +22,7 @@ from gpubackprop.backends.products import Products
 TYPES = {0: "float32", 1: "float64", 14: "uint16"}
 NUMBERS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
 # cublasLtMatmulDescAttributes_t, cublasStatus_t
-POINTER_MODE, EPILOGUE, BIAS, AUX, AUX_LD = 2, 7, 8, 11, 12
+EPILOGUE, BIAS, AUX, AUX_LD = 7, 8, 11, 12
 NOT_SUPPORTED = 15
 ALIGNMENT_A, ALIGNMENT_B = 5, 6  # cublasLtMatmulPreferenceAttributes_t
 
@@ -115,32 +115,20 @@ class HostLibrary:
         out = self.objects[D_layout.value]
         self._check(about, out)
         a, b = self._memory(A, A_layout), self._memory(B, B_layout)
-        target, scalars = self._memory(D, D_layout), self._scalars(about, alpha, beta)
+        target, number = self._memory(D, D_layout), NUMBERS[TYPES[about["scale"]]]
+        assert (type(alpha._obj), alpha._obj.value, type(beta._obj), beta._obj.value) == (number, 1, number, 0)
         ending = Ending(about, target)
 
         def multiply() -> None:
             left, right = (_numbers(m.T if about.get(f) else m, about["compute"]) for m, f in ((a, 3), (b, 4)))
             product = left.astype("float64") @ right.astype("float64")
-            if scalars is not None:
-                product = float(scalars[0]) * product + float(scalars[1]) * target
             product = ending.applied(product)
             target[...] = to_bfloat16(product) if out["dtype"] == "uint16" else product
             self.products.append(((left.shape[0], left.shape[1], right.shape[1]), algorithm.value))
             self.epilogues_done.append(ending.name)
 
         scratch = np.frombuffer((ctypes.c_char * size.value).from_address(workspace.value), "uint8")
-        read = [a, b, *ending.reads, *([] if scalars is None else [scalars])]
-        fake_cupy.enqueue(multiply, read, [target, scratch, *ending.writes])
-
-    def _scalars(self, about: dict[Any, Any], alpha: Any, beta: Any) -> Any:
-        """The two numbers on the device, whose memory is that of the host here; None for 1 and 0 on the host."""
-        kind = TYPES[about["scale"]]
-        if about[POINTER_MODE] == 0:
-            assert (type(alpha._obj), type(beta._obj)) == (NUMBERS[kind], NUMBERS[kind])
-            assert (alpha._obj.value, beta._obj.value) == (1, 0)
-            return None
-        assert beta.value == alpha.value + np.dtype(kind).itemsize
-        return _vector(alpha.value, kind, 2)
+        fake_cupy.enqueue(multiply, [a, b, *ending.reads], [target, scratch, *ending.writes])
 
     def _memory(self, pointer: Any, layout: Any) -> np.ndarray:
         about = self.objects[layout.value]

@@ -37,11 +37,11 @@ class Wide(NamedTuple):
 # may do without z or a, or both. The kernels of softmax take elements one by one.
 WIDE = {
     "activate": Wide(loads=3, stores=3),  # z, b, mask; z, a, h
-    "delta": Wide(loads=3, stores=2),  # delta, mask, sums; delta, sums
+    "delta": Wide(loads=2, stores=2),  # delta, mask; delta, sums
     "dropout": Wide(loads=0, stores=1),
     "cast": Wide(loads=1, stores=1),
     "gather": Wide(loads=1, stores=1),
-    "output": Wide(loads=3, stores=2),  # y, z or a, sums; delta, sums
+    "output": Wide(loads=2, stores=2),  # y, z or a; delta, sums
     "output_rows": Wide(loads=0, stores=0),
     "penalty": Wide(loads=2, stores=1),  # x, g; g
     "softmax": Wide(loads=0, stores=0),

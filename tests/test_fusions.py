@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import host_cublaslt
 import numpy as np
 import pytest
 from cuda_backends import forget
-from kernel_cases import from_bfloat16, to_bfloat16
 
 import gpubackprop as gb
 from gpubackprop.activations import ACTIVATIONS
@@ -25,7 +23,6 @@ from gpubackprop.backends.cuda import CudaBackend
 from gpubackprop.backends.products import Epilogue, Products
 from gpubackprop.errors import CudaLibraryError
 from gpubackprop.optimizers import SGD
-from gpubackprop.workspace import Workspace
 
 RNG = np.random.default_rng(7)
 X, Y = RNG.normal(size=(50, 6)), RNG.normal(size=(50, 3))
@@ -37,6 +34,7 @@ PLAIN, FUSED = 0.0, 1e9
 def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, need: Any, tmp_path: Path) -> Iterator[str]:
     """A device with products of cuBLASLt, which has chosen nothing yet."""
     monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("GPUBACKPROP_AUTOTUNE", "1")
     if request.param == "stand-in":
         need("host")
         fake_cupy.install(monkeypatch)
@@ -50,6 +48,7 @@ def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, need: 
 def graphs(monkeypatch: pytest.MonkeyPatch, need: Any) -> Iterator[Any]:
     """The stand-in for CuPy, with products of cuBLASLt that choose anew each time."""
     need("host")
+    monkeypatch.setenv("GPUBACKPROP_AUTOTUNE", "1")
     made = fake_cupy.install(monkeypatch)
     monkeypatch.setattr(devices, "_products", host_cublaslt.products)
     forget()
@@ -189,6 +188,26 @@ def test_the_faster_way_is_taken_and_kept(graphs: Any, monkeypatch: pytest.Monke
     assert len(set(outputs)) == 1
 
 
+def test_nothing_is_timed_unless_asked_for(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products then use the library's first proposal, and no epilogue."""
+    monkeypatch.delenv("GPUBACKPROP_AUTOTUNE")
+    monkeypatch.setattr(clock.Clock, "_time", lambda *_: pytest.fail("an implementation was timed"))
+    first: list[bool] = []
+    choose = Products._choose
+
+    def chosen(self: Products, kind: Any, *operands: Any) -> Any:
+        made = choose(self, kind, *operands)
+        first.append(made.algorithm == self._library.algorithms(made.plan, 8)[0])
+        return made
+
+    monkeypatch.setattr(Products, "_choose", chosen)
+    net = _network("relu", "cuda")
+    gb.fit(net, X, Y, epochs=1, batch_size=10)
+    assert net.backend.choices == {}
+    assert all(first)
+    assert first
+
+
 @pytest.mark.parametrize(("factor", "way"), [(0.98, "plain"), (0.96, "fused")])
 def test_another_way_has_to_be_clearly_faster(factor: float, way: str, graphs: Any, monkeypatch: Any) -> None:
     times = iter([1.0] * clock.ROUNDS + [factor] * clock.ROUNDS)
@@ -298,49 +317,10 @@ def _arrays(backend: Any, *arrays: np.ndarray, dtype: str = "float32") -> list[A
     return [backend.asarray(array, dtype) for array in arrays]
 
 
-@pytest.mark.parametrize(
-    ("dtype", "precision"), [("float32", "float32"), ("float64", "float32"), ("float32", "bfloat16")]
-)
-def test_a_gradient_is_added_to_what_is_there(dtype: str, precision: str, cuda: str) -> None:
-    """The scale is read when the product is computed; choosing an algorithm adds nothing."""
-    backend = _network("tanh", cuda).backend.with_precision(precision)
-    h, delta, W = RNG.normal(size=(20, 5)), RNG.normal(size=(20, 4)), RNG.normal(size=(5, 4))
-    if precision == "bfloat16":
-        h, delta = (from_bfloat16(to_bfloat16(x)) for x in (h, delta))
-    with backend.running(0.0):
-        ours, scale = _arrays(backend, W, np.array([-0.5, 1.0]), dtype=dtype)
-        operands = [backend.narrow(x) for x in _arrays(backend, h, delta, dtype=dtype)]
-        recorded = backend.record(lambda: (backend.weight_gradient(*operands, ours, scale), backend.join()))
-        expected = W.astype(dtype)
-        for alpha, beta in ((-0.5, 1.0), (-0.5, 1.0), (0.25, 0.9), (-2.0, 0.0)):
-            scale[...] = backend.asarray([alpha, beta], dtype)
-            recorded()
-            expected = beta * expected + alpha * (h.T @ delta)
-            within = 1e-5 if dtype == "float32" else 1e-13
-            np.testing.assert_allclose(backend.to_numpy(ours), expected, rtol=within, atol=within)
-
-
-@pytest.mark.parametrize("margin", [PLAIN, FUSED])
-@pytest.mark.parametrize("rows", [5, 700])
-def test_a_gradient_of_the_bias_is_added_once(rows: int, margin: float, cuda: str, monkeypatch: Any) -> None:
-    """With one strip of rows and with several, by our kernel and by the library."""
-    monkeypatch.setattr(clock, "MARGIN", margin)
-    backend, gelu = _network("tanh", cuda).backend, ACTIVATIONS["gelu_tanh"]
-    delta_next, W, z, b = (RNG.normal(size=shape) for shape in ((rows, 3), (8, 3), (rows, 8), (8,)))
-    with backend.running(0.0):
-        arrays = _arrays(backend, delta_next, W, z, z, np.zeros((rows, 8)), b, np.array([-0.5, 0.75]))
-        delta_, W_, z_, a_, delta, db, scale = arrays
-        backend.delta(gelu, delta_, W_, None, z_, a_, delta, db, scale)
-        sums = backend.to_numpy(delta).sum(axis=0, dtype="float64")
-        np.testing.assert_allclose(backend.to_numpy(db), 0.75 * b - 0.5 * sums, rtol=1e-4, atol=1e-4)
-
-
 def test_nothing_reads_weights_before_they_are_joined(graphs: Any) -> None:
     backend = _network("tanh", "cuda").backend
-    h, delta, W, scale, b, z = _arrays(
-        backend, np.ones((4, 6)), np.ones((4, 5)), np.ones((6, 5)), np.ones(2), np.ones(5), np.ones((4, 5))
-    )
-    backend.weight_gradient(h, delta, W, scale)
+    h, delta, W, b, z = _arrays(backend, np.ones((4, 6)), np.ones((4, 5)), np.ones((6, 5)), np.ones(5), np.ones((4, 5)))
+    backend.weight_gradient(h, delta, W)
     with pytest.raises(fake_cupy.Unordered):
         backend.forward(ACTIVATIONS["tanh"], h, W, b, None, z, z, z)
     backend.join()
@@ -359,14 +339,14 @@ def test_the_last_gradient_need_not_run_beside(graphs: Any) -> None:
 
 
 def test_a_step_that_fails_is_undone_after_what_runs_beside_it(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """W_3 and W_2 are being updated on the other stream when the first layer's product fails."""
+    """∂L/∂W_3 and ∂L/∂W_2 are being computed on the other stream when the first layer's product fails."""
     monkeypatch.setattr(clock, "MARGIN", FUSED)
     weight_gradient = CudaBackend.weight_gradient
 
-    def fails(self: Any, h: Any, delta: Any, dW: Any, scale: Any = None, beside: bool = True) -> None:
+    def fails(self: Any, h: Any, delta: Any, dW: Any, beside: bool = True) -> None:
         if not beside:
             raise CudaLibraryError("it cannot be launched")
-        weight_gradient(self, h, delta, dW, scale, beside)
+        weight_gradient(self, h, delta, dW, beside)
 
     monkeypatch.setattr(CudaBackend, "weight_gradient", fails)
     net = _network("tanh", "cuda")
@@ -374,54 +354,6 @@ def test_a_step_that_fails_is_undone_after_what_runs_beside_it(graphs: Any, monk
     with pytest.raises(CudaLibraryError, match="it cannot be launched"):
         gb.fit(net, X, Y, optimizer=SGD(0.1), epochs=1)
     assert net.theta.get().tobytes() == before.tobytes()
-
-
-# -- is a step folded into the products --------------------------------------------------------------------------------
-
-SHAPES = [(6, 16), (16, 3)]
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_the_clock_says_whether_a_step_is_folded(
-    momentum: float, precision: str, cuda: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backend = _network("tanh", cuda, precision=precision).backend
-    found = []
-    for margin, rows in ((PLAIN, 5), (FUSED, 6), (PLAIN, 6)):
-        monkeypatch.setattr(clock, "MARGIN", margin)
-        found.append(backend.folds(SGD(0.1, momentum=momentum), SHAPES, rows, "float32"))
-    assert found == [False, True, True], "what was chosen is kept"
-
-
-def test_both_ways_to_step_come_to_the_same(graphs: Any) -> None:
-    """What is timed is a step: of a gradient that is not zero, by the rate of its scale."""
-    backend = _network("tanh", "cuda").backend
-    for momentum in (0.0, 0.9):
-        made = [fusions.Trial(backend, SGD(1e-3, momentum=momentum), SHAPES, 5, "float32") for _ in range(2)]
-        for trial in made:
-            trial._hyper[...] = 1e-3
-            trial._scale[...] = backend.asarray([-1e-3, momentum or 1.0], "float32")
-            for hT, delta in trial._operands:
-                hT[...], delta[...] = 0.5, 2.0
-        made[0].plain()
-        made[1].folded()
-        used = [trial._views(trial._theta) for trial in made]
-        for plain, folded in zip(*used, strict=True):
-            np.testing.assert_allclose(folded.get(), plain.get(), rtol=1e-6)
-            np.testing.assert_allclose(plain.get(), -1e-3 * 5, rtol=1e-6)
-
-
-def test_nothing_is_folded_without_the_library_or_without_memory(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clock, "MARGIN", FUSED)
-    backend = _network("tanh", "cuda").backend
-    monkeypatch.setattr(fake_cupy.state, "free", 100)
-    assert not backend.folds(SGD(0.1), SHAPES, 5, "float32")
-    monkeypatch.setattr(fake_cupy.state, "free", 2**40)
-    assert backend.folds(SGD(0.1), SHAPES, 5, "float32")
-    monkeypatch.setattr(devices, "_products", lambda cupy: "there is none")
-    forget()
-    assert not _network("tanh", "cuda").backend.folds(SGD(0.1), SHAPES, 5, "float32")
 
 
 def test_memory_is_predicted_without_a_measurement(graphs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,41 +364,3 @@ def test_memory_is_predicted_without_a_measurement(graphs: Any, monkeypatch: pyt
     kept = 4 * parameters  # θ, its gradient, and what is gone back to after failure or divergence
     assert gb.bytes_of_training((6, 16, 3), backend="cuda", batch_size=5) > kept
     assert (taken, backend.choices) == ([], {})
-
-
-def _folded_step(net: gb.Network, ws: Any, scale: Any) -> None:
-    """Equations 1 to 8, with 7 in the products of 5 and 8 in the sums of 6."""
-    net._narrowed()
-    net._forward(ws)
-    net._backward(ws, net.parameters, scale)
-
-
-@pytest.mark.parametrize("margin", [PLAIN, FUSED])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("activation", ["gelu_tanh", "tanh"])
-def test_folded_steps_are_those_of_gradient_descent(
-    activation: str, precision: str, margin: float, cuda: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Launched and replayed, at a rate that changes from step to step."""
-    monkeypatch.setattr(clock, "MARGIN", margin)
-    thetas, rates = [], (0.1, 0.05, 0.2, 0.1)
-    reference = _network(activation, "numpy", dtype="float64")
-    for rate in rates:
-        reference.loss_and_gradients(X, Y)
-        reference.theta[...] -= rate * reference.gradient
-    for records in (False, True):
-        net = _network(activation, cuda, precision=precision)
-        backend = net.backend
-        with backend.running(0.0):
-            ws = Workspace(net.architecture, backend, 50)
-            x, y, scale = _arrays(backend, X, Y, np.array([0.0, 1.0]))
-            ws.load(backend.narrow(x), y)
-            step = partial(_folded_step, net, ws, scale)
-            step = backend.record(step) if records else step
-            for rate in rates:
-                scale[0:1] = -rate
-                step()
-            thetas.append(backend.to_numpy(net.theta))
-    assert thetas[0].tobytes() == thetas[1].tobytes()
-    within = 1e-5 if precision == "float32" else 2.0**-6  # operands of 8 bits, and changes that are small beside θ
-    np.testing.assert_allclose(thetas[0], reference.theta, rtol=within, atol=within)

@@ -188,7 +188,7 @@ def test_every_operation_with_a_kernel_is_here() -> None:
     others = {
         *("zeros", "asarray", "to_numpy", "copy", "running", "synchronize", "free_bytes", "pair"),  # memory
         *("with_precision", "storage", "narrow", "widen"),  # types, by the kernel of `_cast`
-        *("put", "record", "portion", "join", "weight_gradient", "folds"),  # recordings; products alone
+        *("put", "record", "portion", "join", "weight_gradient"),  # recordings; products alone
         "reducer",  # NCCL
     }
     operations = {name for name in own - others if name[0] != "_"}

@@ -170,7 +170,7 @@ def test_the_largest_of_rows_is_found_in_blocks() -> None:
 # is more than that from 15 MB up.
 PLANS = {
     "SGD": {"optimizer": "sgd"},
-    "momentum, nothing folded": {"optimizer": optimizers.SGD(0.01, momentum=0.9, nesterov=True)},
+    "Nesterov": {"optimizer": optimizers.SGD(0.01, momentum=0.9, nesterov=True)},
     "Adam": {"optimizer": "adam"},
     "dropout, z kept": {"optimizer": "adam", "activation": "gelu", "dropout": 0.5},
     "float64, penalty": {"optimizer": "adagrad", "dtype": "float64", "l2": 1e-3},

@@ -29,7 +29,6 @@ from kernel_cases import (
     on_kernels,
     output,
     penalty,
-    scaled,
     storages,
     update,
 )
@@ -58,8 +57,7 @@ CASES = [
     *(gather(shape, 50) for shape in ((33, 10), (12, 136))),
     *(draw_mask(shape, 0.25) for shape in ((33, 10), (70, 136))),
     *(update(Adam(0.1, clip_norm=0.5), n, narrow) for n in (16, 4816) for narrow in (False, True)),
-    *(scaled(case) for case in (delta(gelu, (12, 136)), output(mse, tanh, (70, 10)), output(mse, softmax, (3, 40)))),
-    add(4816, narrow=True),
+    add(4816),
 ]
 
 

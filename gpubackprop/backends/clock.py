@@ -1,8 +1,9 @@
-"""Which of several ways to do the same is taken: by the clock of the device, once, and kept for the next process."""
+"""Autotuning: time equivalent implementations once and cache the fastest. Off unless GPUBACKPROP_AUTOTUNE=1."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -11,6 +12,7 @@ from typing import Any
 from ..errors import CudaLibraryError
 from .choices import Choices
 
+ENVIRONMENT_VARIABLE = "GPUBACKPROP_AUTOTUNE"
 ROUNDS = 5  # of which the fastest counts
 MARGIN = 0.97  # of the time of the first way: another has to be faster than that
 
@@ -18,24 +20,26 @@ MARGIN = 0.97  # of the time of the first way: another has to be faster than tha
 class Clock:
     """Choices by the clock of one device.
 
-    Ways differ in the order of their sums. So what was taken once is taken again, in this process and in the next: the
-    same work gives the same bits.
+    Implementations differ in the order of their sums. A cached choice is used again, in this process and in the next,
+    so that the same work gives the same bits.
 
     Args:
         xp: CuPy.
         choices: those that were made before on such a device with these libraries.
 
     Attributes:
+        enabled: whether implementations are timed; otherwise the first one is used.
         taken: what was taken in this process, by key.
     """
 
     def __init__(self, xp: Any, choices: Choices) -> None:
         self._xp, self._choices = xp, choices
+        self.enabled = os.environ.get(ENVIRONMENT_VARIABLE) == "1"
         self.taken: dict[tuple[Any, ...], str] = {}
         self._lock = threading.RLock()  # a way may ask the clock about the products in it
 
     def fastest(self, key: tuple[Any, ...], ways: Mapping[str, Callable[[], None]]) -> str:
-        """Return the name of a way: the first, unless another is clearly faster.
+        """Return the name of the fastest implementation: the first, unless another is clearly faster.
 
         Args:
             key: what is done, and all that its time depends on.
@@ -48,6 +52,8 @@ class Clock:
         Raises:
             CudaLibraryError: the first way cannot be gone; another that cannot is not taken.
         """
+        if not self.enabled:
+            return next(iter(ways))
         if key not in self.taken:
             with self._lock:  # threads that ask at the same time are given the same
                 if key not in self.taken:

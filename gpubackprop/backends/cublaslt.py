@@ -28,9 +28,8 @@ EPILOGUES = {
 }
 AUX_MULTIPLE = 8  # elements from one row of z to the next, for gelu
 
-_DESC_POINTER_MODE, _DESC_TRANSA, _DESC_TRANSB, _DESC_EPILOGUE = 2, 3, 4, 7
+_DESC_TRANSA, _DESC_TRANSB, _DESC_EPILOGUE = 3, 4, 7
 _DESC_BIAS_POINTER, _DESC_AUX_POINTER, _DESC_AUX_LD = 8, 11, 12
-_POINTER_MODE_HOST, _POINTER_MODE_DEVICE = 0, 1
 _PREF_WORKSPACE, _PREF_REDUCTIONS, _PREF_ALIGNMENT_A = 1, 3, 5
 # Sums split over blocks are added up through the workspace, in a fixed order; in place it would be by atomics.
 _REDUCTIONS_IN_ORDER = 2 | 4
@@ -48,7 +47,7 @@ _STATUS = {
 
 
 class Kind(NamedTuple):
-    """All that the choice of an algorithm depends on, for out = A B, or β out + α A B, with rows one behind the other.
+    """All that the choice of an algorithm depends on, for out = A B in row-major order.
 
     Attributes:
         rows: of A and out.
@@ -60,7 +59,6 @@ class Kind(NamedTuple):
         compute: a key of COMPUTE_TYPES.
         alignments: of A, B, out, and of the vector and the matrix of the epilogue, in bytes, at most 256.
         epilogue: a key of EPILOGUES.
-        scaled: whether α and β lie on the device; else they are 1 and 0.
     """
 
     rows: int
@@ -72,7 +70,6 @@ class Kind(NamedTuple):
     compute: str
     alignments: tuple[int, int, int, int, int]
     epilogue: str = "default"
-    scaled: bool = False
 
 
 class Pointers(NamedTuple):
@@ -84,7 +81,6 @@ class Pointers(NamedTuple):
         out: the result.
         vector: that of the epilogue, or 0.
         matrix: that of the epilogue, or 0.
-        scale: [α, β] on the device, or 0.
     """
 
     A: int
@@ -92,7 +88,6 @@ class Pointers(NamedTuple):
     out: int
     vector: int = 0
     matrix: int = 0
-    scale: int = 0
 
 
 class _Result(ctypes.Structure):
@@ -200,19 +195,18 @@ class Library:
         Raises:
             CudaLibraryError: it cannot be launched.
         """
-        alpha, beta = plan.scalars(pointers.scale)
         with plan.lock:
             plan.point(pointers.vector, pointers.matrix)
             self.call(
                 "cublasLtMatmul",
                 self._handle,
                 plan.operation,
-                alpha,
+                ctypes.byref(plan.one),
                 ctypes.c_void_p(pointers.B),  # rows of out = A B are columns of outᵀ = Bᵀ Aᵀ, as the library has them
                 plan.layouts[0],
                 ctypes.c_void_p(pointers.A),
                 plan.layouts[1],
-                beta,
+                ctypes.byref(plan.zero),
                 ctypes.c_void_p(pointers.out),
                 plan.layouts[2],
                 ctypes.c_void_p(pointers.out),
@@ -236,6 +230,7 @@ class Plan:
         operation: cublasLtMatmulDesc_t.
         layouts: cublasLtMatrixLayout_t of the library's A, B and C: of our B, A and out.
         preference: cublasLtMatmulPreference_t.
+        one, zero: α and β, in the type of the sums.
         lock: held from `point` to the launch, since threads share the descriptor.
     """
 
@@ -243,7 +238,7 @@ class Plan:
         self.kind, self._library = kind, library
         self.lock = threading.Lock()
         number = ctypes.c_double if kind.compute == "float64" else ctypes.c_float
-        self._one, self._zero, self._itemsize = number(1), number(0), ctypes.sizeof(number)
+        self.one, self.zero = number(1), number(0)
         self.operation = self._operation()
         transposed_A, transposed_B = kind.transposed
         self.layouts = (
@@ -259,8 +254,6 @@ class Plan:
         self._library.call("cublasLtMatmulDescCreate", ctypes.byref(operation), *types)
         for attribute, transposed in zip((_DESC_TRANSA, _DESC_TRANSB), reversed(self.kind.transposed), strict=True):
             self._describe(operation, attribute, ctypes.c_int32(transposed))
-        mode = _POINTER_MODE_DEVICE if self.kind.scaled else _POINTER_MODE_HOST
-        self._describe(operation, _DESC_POINTER_MODE, ctypes.c_int32(mode))
         self._describe(operation, _DESC_EPILOGUE, ctypes.c_uint32(EPILOGUES[self.kind.epilogue]))
         if self._has_matrix:
             self._describe(operation, _DESC_AUX_LD, ctypes.c_int64(self.kind.cols))
@@ -282,19 +275,6 @@ class Plan:
             self._describe(self.operation, _DESC_BIAS_POINTER, ctypes.c_void_p(vector))
         if self._has_matrix:
             self._describe(self.operation, _DESC_AUX_POINTER, ctypes.c_void_p(matrix))
-
-    def scalars(self, scale: int) -> tuple[Any, Any]:
-        """Return pointers to α and β: to the two numbers at `scale` on the device, or to 1 and 0 on the host.
-
-        Args:
-            scale: a pointer, used where the kind of product is scaled.
-
-        Returns:
-            The pointers, as ctypes takes them.
-        """
-        if self.kind.scaled:
-            return ctypes.c_void_p(scale), ctypes.c_void_p(scale + self._itemsize)
-        return ctypes.byref(self._one), ctypes.byref(self._zero)
 
     def _layout(self, dtype: str, rows: int, cols: int, transposed: bool) -> ctypes.c_void_p:
         """Return the layout of a matrix (rows, cols) whose rows lie one behind the other: columns to the library."""

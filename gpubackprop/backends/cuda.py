@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,7 +16,7 @@ from .graphs import Beside, Recording
 from .kernels import ROWS_A_THREAD, Kernels, vector
 from .numpy import LEAST_WEIGHT, NumpyBackend
 from .pairs import DevicePair
-from .products import Epilogue, Products, alignments
+from .products import Products, alignments
 from .reducers import NcclReducer, Ranks
 from .sources import ADD, CAST, DROPOUT, GATHER, PENALTY, SUM_ROWS, WEIGHTS, Source
 
@@ -58,7 +57,6 @@ class CudaBackend(NumpyBackend):
         self.products = None if isinstance(products, str) else products
         self.precisions = PRECISIONS if self.products else PRECISIONS[:1]
         self._beside = Beside(xp)
-        self._pairs: dict[str, Any] = {}
         self._others: dict[str, CudaBackend] = {precision: self}
         self._engine = GRAPHS if self.products else f"launches one by one, products by CuPy: {products}"
 
@@ -238,7 +236,6 @@ class CudaBackend(NumpyBackend):
         delta: Any,
         db: Any,
         value: Any,
-        scale: Any = None,
     ) -> None:
         """(3, 6) The loss of the batch, δ_L, and ∂L/∂b_L; see `NumpyBackend.output_delta`."""
         shape = self.kernels.over_rows(a, vectors=not activation.rowwise)
@@ -254,7 +251,6 @@ class CudaBackend(NumpyBackend):
             "share": weight if row_weights is None else 0.0,
             "delta": delta,
             "sums": sums,
-            "scale": scale if sums is db else None,
             "losses": losses,
             **_size(a),
         }
@@ -262,7 +258,7 @@ class CudaBackend(NumpyBackend):
         if strips > 1:
             self._sum_rows(losses, value)
             if db is not None:
-                self._sum_rows(sums, db, scale)
+                self._sum_rows(sums, db)
 
     def delta(
         self,
@@ -274,27 +270,17 @@ class CudaBackend(NumpyBackend):
         a: Any,
         delta: Any,
         db: Any,
-        scale: Any = None,
     ) -> None:
         """(4, 6) δ_l = (δ_{l+1} W_{l+1}ᵀ) ⊙ mask ⊙ σ'(z_l), and ∂L/∂b_l; see `NumpyBackend.delta`."""
-        plain = partial(self._delta, activation, delta_next, W_next, mask, z, a, delta, scale)
+        plain = partial(self._delta, activation, delta_next, W_next, mask, z, a, delta, db)
         epilogue = fusions.delta(activation, mask, z, db) if self.products else None
-        if epilogue is None:
-            plain(db)
+        if self.products is None or epilogue is None:
+            plain()
             return
-        fused = partial(self._fused_delta, epilogue, delta_next, W_next, delta, scale)
+        fused = partial(self.products, delta_next, W_next.T, delta, epilogue=epilogue)
         aligned = alignments(delta_next, W_next, delta, epilogue)
-        key = ("delta", activation.epilogue, len(delta), *W_next.shape, delta.dtype, aligned, scale is not None)
-        trial = db if scale is None else self._temporary("trial", db, db.shape)  # to db it is added once
-        (fused if self._fuses(key, partial(plain, trial), partial(fused, trial)) else plain)(db)
-
-    def _fused_delta(self, epilogue: Epilogue, delta_next: Any, W_next: Any, delta: Any, scale: Any, db: Any) -> None:
-        """The same in one product, whose sums a second stage adds to ∂L/∂b where there is a scale."""
-        assert self.products is not None
-        sums = db if scale is None else self._temporary("sums", db, (1, db.size))
-        self.products(delta_next, W_next.T, delta, epilogue=epilogue._replace(vector=sums))
-        if scale is not None:
-            self._sum_rows(sums, db, scale)
+        key = ("delta", activation.epilogue, len(delta), *W_next.shape, delta.dtype, aligned)
+        (fused if self._fuses(key, plain, fused) else plain)()
 
     def _delta(
         self,
@@ -305,7 +291,6 @@ class CudaBackend(NumpyBackend):
         z: Any,
         a: Any,
         delta: Any,
-        scale: Any,
         db: Any,
     ) -> None:
         self._product(delta_next, W_next.T, delta)
@@ -319,21 +304,16 @@ class CudaBackend(NumpyBackend):
             "z": z if "z" in used else None,
             "a": a if "a" in used else None,
             "sums": sums,
-            "scale": scale if strips == 1 else None,
             **_size(delta),
         }
         self.kernels.launch(sources.delta(activation), shape, delta, arguments)
         if strips > 1:
-            self._sum_rows(sums, db, scale)
+            self._sum_rows(sums, db)
 
-    def weight_gradient(self, h: Any, delta: Any, dW: Any, scale: Any = None, beside: bool = True) -> None:
+    def weight_gradient(self, h: Any, delta: Any, dW: Any, beside: bool = True) -> None:
         """(5) ∂L/∂W = hᵀ δ, beside the chain of the deltas, which does not need it; see the base class."""
         with self._beside.work() if self.products and beside else contextlib.nullcontext():
-            if scale is None:
-                self._product(h.T, delta, dW)
-            else:
-                assert self.products is not None, "nothing is folded"
-                self.products(h.T, delta, dW, self._beside.inside, scale=scale)
+            self._product(h.T, delta, dW)
 
     def join(self) -> None:
         """Order what follows on the current stream after what runs beside it."""
@@ -342,7 +322,7 @@ class CudaBackend(NumpyBackend):
     def penalty(self, l2: float, W: Any, dW: Any, value: Any, divisor: Any = None) -> None:
         """Add the penalty λ/2 Σ W² to the loss, and its derivative λ W to ∂L/∂W; see `NumpyBackend.penalty`."""
         with self._beside.work() if self.products else contextlib.nullcontext():  # after ∂L/∂W
-            self._sum_rows(self._squares(W, dW, l2, 0.5 * l2, divisor), value, self._one_each(value))
+            self._sum_rows(self._squares(W, dW, l2, 0.5 * l2, divisor), value, adds=True)
 
     def update(
         self, optimizer: Optimizer, hyper: Any, theta: Any, gradient: Any, slots: Any, narrow: Any = None
@@ -355,9 +335,9 @@ class CudaBackend(NumpyBackend):
         arguments = {"theta": theta, "g": gradient, "slots": slots, "h": hyper, "squares": squares}
         self._update(sources.update(optimizer), arguments, narrow)
 
-    def add(self, x: Any, out: Any, narrow: Any = None) -> None:
-        """out ← out + x, of one size; and into `narrow`, as `update` does."""
-        self._update(ADD, {"theta": out, "g": x, "slots": None, "h": None, "squares": None}, narrow)
+    def add(self, x: Any, out: Any) -> None:
+        """out ← out + x, of one size."""
+        self._update(ADD, {"theta": out, "g": x, "slots": None, "h": None, "squares": None}, None)
 
     def _update(self, source: Source, arguments: dict[str, Any], narrow: Any) -> None:
         """Launch a kernel made of `update.cu`, which also writes θ in the type of storage where that is given."""
@@ -378,21 +358,6 @@ class CudaBackend(NumpyBackend):
         taken = self.products.clock.taken if self.products else {}
         return {" ".join(map(str, key)): way for key, way in taken.items() if way in ("plain", "fused")}
 
-    def folds(self, optimizer: Optimizer, shapes: Sequence[tuple[int, int]], rows: int, dtype: str) -> bool:
-        """Return whether (7) is faster as a part of (5) than as an update of all of θ, by the clock.
-
-        It is measured on memory of its own, one launch after the other; where there is none left, nothing is folded.
-        """
-        if self.products is None:
-            return False
-        trial = functools.cache(partial(fusions.Trial, self, optimizer, shapes, rows, dtype))  # made if it is timed
-        key = ("fold", type(optimizer).__name__, len(optimizer.slots), tuple(shapes), rows, dtype)
-        try:
-            with self.running(0.0):
-                return self._fuses(key, lambda: trial().plain(), lambda: trial().folded())
-        except OutOfMemory:
-            return False
-
     # -- parts of the equations ----------------------------------------------------------------------------------
 
     def _product(self, A: Any, B: Any, out: Any) -> None:
@@ -410,20 +375,11 @@ class CudaBackend(NumpyBackend):
         self.kernels.launch(PENALTY, shape, x, arguments)
         return sums
 
-    def _sum_rows(self, parts: Any, out: Any, scale: Any = None) -> None:
-        """out = Σ_rows parts, or out ← β out + α Σ_rows parts, [α, β] = scale; parts (rows, cols), out (cols,)."""
+    def _sum_rows(self, parts: Any, out: Any, adds: bool = False) -> None:
+        """out = Σ_rows parts, or out ← out + Σ_rows parts; parts (rows, cols), out (cols,)."""
         (tiles, _), block = self.kernels.over_matrix(parts)
-        arguments = {"partial": parts, "out": out, "scale": scale, **_size(parts)}
+        arguments = {"partial": parts, "out": out, "adds": adds, **_size(parts)}
         self.kernels.launch(SUM_ROWS, ((tiles, 1), block), parts, arguments)
-
-    def _one_each(self, like: Any) -> Any:
-        """Return [1, 1] of the type of an array, the scale by which a sum is added to another."""
-        dtype = str(like.dtype)
-        if dtype not in self._pairs:
-            ones = self.asarray([1.0, 1.0], dtype)
-            self.synchronize()  # streams of other threads read it too
-            self._pairs[dtype] = ones
-        return self._pairs[dtype]
 
 
 def threshold(rate: float) -> int:

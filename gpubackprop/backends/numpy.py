@@ -19,7 +19,7 @@ import numpy
 
 from ..errors import OutOfMemory
 from ..formula import Trace, spell_out, trace
-from . import blas, memory, threads
+from . import memory, threads
 from .erf import erf
 from .operations import complex_operations, real_operations
 from .pairs import Pair
@@ -273,7 +273,6 @@ class NumpyBackend:
         delta: Any,
         db: Any,
         value: Any,
-        scale: Any = None,
     ) -> None:
         """(3, 6) The loss of the batch, δ_L = ∂L/∂a ⊙ σ'(z_L), and ∂L/∂b_L = Σ_rows δ_L.
 
@@ -287,7 +286,6 @@ class NumpyBackend:
             delta: (N, n), written.
             db: (n,), written, or None.
             value: (), the loss, written.
-            scale: that of `weight_gradient`, for db.
         """
         self._loss(loss, activation, y, z, a, delta)
         of_rows = self._temporary("total", delta, (len(delta), 1))
@@ -301,7 +299,7 @@ class NumpyBackend:
             self._times_slope(activation, z, a, delta)
         self.xp.multiply(delta, weight, out=delta)
         if db is not None:
-            self._bias_gradient(delta, db, scale)
+            self._bias_gradient(delta, db)
 
     def delta(
         self,
@@ -313,7 +311,6 @@ class NumpyBackend:
         a: Any,
         delta: Any,
         db: Any,
-        scale: Any = None,
     ) -> None:
         """(4, 6) δ_l = (δ_{l+1} W_{l+1}ᵀ) ⊙ mask ⊙ σ'(z_l), and ∂L/∂b_l = Σ_rows δ_l.
 
@@ -326,28 +323,23 @@ class NumpyBackend:
             a: a_l (N, m), before dropout.
             delta: δ_l (N, m), written.
             db: (m,), written.
-            scale: that of `weight_gradient`, for db.
         """
         self._product(delta_next, W_next.T, delta)
         if mask is not None:
             self.xp.multiply(delta, mask, out=delta)
         self._times_slope(activation, z, a, delta)
-        self._bias_gradient(delta, db, scale)
+        self._bias_gradient(delta, db)
 
-    def weight_gradient(self, h: Any, delta: Any, dW: Any, scale: Any = None, beside: bool = True) -> None:
-        """(5) ∂L/∂W = hᵀ δ; with a scale (5, 7): x ← β x + α hᵀ δ, where x is W itself or its velocity.
+    def weight_gradient(self, h: Any, delta: Any, dW: Any, beside: bool = True) -> None:
+        """(5) ∂L/∂W = hᵀ δ.
 
         Args:
             h: h_{l-1} (N, m).
             delta: δ_l (N, n).
-            dW: (m, n), written; with a scale x, changed in place.
-            scale: (α, β), an array (2,), or None; only where `folds` says so.
+            dW: (m, n), written.
             beside: whether a device has something to do meanwhile that does not need it.
         """
-        if scale is None:
-            self._product(h.T, delta, dW)
-        else:
-            self._tape.do(self._blas(dW).product_added(h, delta, dW, scale))
+        self._product(h.T, delta, dW)
 
     def join(self) -> None:
         """Order what follows after all of `weight_gradient` and `penalty`, which a device runs beside `delta`."""
@@ -392,35 +384,16 @@ class NumpyBackend:
             self._run(optimizer.clip_factor, {"squares": self._squares_of(gradient)}, [inputs["clip"]])
         self._run(optimizer.update, inputs, [theta, *slots], ["w", *optimizer.slots])
 
-    def folds(self, optimizer: Optimizer, shapes: Sequence[tuple[int, int]], rows: int, dtype: str) -> bool:
-        """Return whether an update is faster as a part of (5) and (6), by `scale`, than over all of θ after them.
-
-        Args:
-            optimizer: one that has a `fold`.
-            shapes: (n_{l-1}, n_l) of every W_l.
-            rows: N.
-            dtype: of the parameters.
-        """
-        return isinstance(self.xp, Taped) and blas.of_numpy(dtype) is not None
-
-    def add(self, x: Any, out: Any, narrow: Any = None) -> None:
-        """out ← out + x, of one size; and into `narrow`, as `update` does."""
+    def add(self, x: Any, out: Any) -> None:
+        """out ← out + x, of one size."""
         self.xp.add(out, x, out=out)
 
     # -- parts of the equations ----------------------------------------------------------------------------------
 
-    def _bias_gradient(self, delta: Any, db: Any, scale: Any) -> None:
-        """(6) db = Σ_rows δ, or with a scale (6, 8) db ← β db + α Σ_rows δ, by a product with ones: twice as fast."""
+    def _bias_gradient(self, delta: Any, db: Any) -> None:
+        """(6) db = Σ_rows δ, by a product with ones: twice as fast as a sum."""
         ones = self._scratch.filled(self.xp, delta.dtype, 1.0, len(delta))[None]
-        if scale is None:
-            self._product(ones, delta, db[None])
-        else:
-            self._tape.do(self._blas(db).rows_added(delta, ones, db, scale))
-
-    def _blas(self, x: Any) -> blas.Blas:
-        found = blas.of_numpy(str(x.dtype))
-        assert found is not None, "asked to fold where `folds` said no"
-        return found
+        self._product(ones, delta, db[None])
 
     def _squares_of(self, x: Any) -> Any:
         """Return Σ x² (), in scratch memory."""

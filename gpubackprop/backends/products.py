@@ -61,10 +61,8 @@ class Products:
         """Return the products of the same library with another precision."""
         return Products(self._xp, self._library, self._choices, precision)
 
-    def __call__(
-        self, A: Any, B: Any, out: Any, beside: bool = False, *, epilogue: Epilogue = NONE, scale: Any = None
-    ) -> None:
-        """Launch out = A B, or out ← β out + α A B, on the current stream.
+    def __call__(self, A: Any, B: Any, out: Any, beside: bool = False, *, epilogue: Epilogue = NONE) -> None:
+        """Launch out = A B on the current stream.
 
         Args:
             A: (i, j), its rows one behind the other, or its columns.
@@ -72,21 +70,18 @@ class Products:
             out: (i, k), written; its rows one behind the other.
             beside: whether other products of this thread may run at the same time, on its other stream.
             epilogue: what is done with the product before it is written.
-            scale: [α, β] (2,), in the type of the sums; what lies there when the product is computed counts.
 
         Raises:
             CudaLibraryError: the library cannot compute it.
         """
-        kind = self._kind(A, B, out, epilogue, scale is not None)
-        pointers = Pointers(*map(_pointer, (A, B, out, epilogue.vector, epilogue.matrix, scale)))
+        kind = self._kind(A, B, out, epilogue)
+        pointers = Pointers(*map(_pointer, (A, B, out, epilogue.vector, epilogue.matrix)))
         workspace = self._workspace(beside)
         if kind not in self._chosen:
-            # What is launched to be timed writes what the product to come will write, unless it adds to what is there.
-            trial = out if scale is None else self._xp.empty(out.shape, out.dtype)
-            self._chosen[kind] = self._choose(kind, pointers._replace(out=_pointer(trial)), workspace)
+            self._chosen[kind] = self._choose(kind, pointers, workspace)
         self._launch(self._chosen[kind], pointers, workspace)
 
-    def _kind(self, A: Any, B: Any, out: Any, epilogue: Epilogue, scaled: bool) -> Kind:
+    def _kind(self, A: Any, B: Any, out: Any, epilogue: Epilogue) -> Kind:
         dtype = str(A.dtype)
         compute = {"float32": self.precision, "float64": "float64", "uint16": "bfloat16"}[dtype]
         return Kind(
@@ -99,7 +94,6 @@ class Products:
             compute=compute,
             alignments=alignments(A, B, out, epilogue),
             epilogue=epilogue.name,
-            scaled=scaled,
         )
 
     def _launch(self, chosen: Chosen, pointers: Pointers, workspace: int) -> None:
@@ -114,7 +108,7 @@ class Products:
         return int(getattr(self._local, name).data.ptr)
 
     def _choose(self, kind: Kind, pointers: Pointers, workspace: int) -> Chosen:
-        """Return the plan of a kind, and the algorithm that the clock chooses of the library's proposals."""
+        """Return the plan of a kind, and the library's first proposal or, with autotuning, its fastest one."""
         plan = Plan(self._library, kind)
         algorithms = {a.description.hex(): a for a in self._library.algorithms(plan, CANDIDATES)}
         ways = {name: partial(self._launch, Chosen(plan, a), pointers, workspace) for name, a in algorithms.items()}

@@ -102,7 +102,7 @@ def _update(change: Trace, kept: tuple[str, ...], names: tuple[str, ...], clip_f
     return Source("update", functions, step)
 
 
-# w ← w + g: what is left of a step whose gradient went into the velocity g
+# w ← w + g: gradients of parts of a batch are added up
 ADD = _update(trace(lambda m, w, g: w + g, ("w", "g")), (), (), trace(lambda m, squares: 1.0, ("squares",)))
 
 
