@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import json
 import math
@@ -730,9 +731,12 @@ def test_an_epoch_costs_the_same_however_many_there_were() -> None:
         nonlocal calls
         counted[len(history.loss)], calls = calls, 0
 
+    gc.collect()
+    gc.disable()  # finalizers of other tests' objects would be counted
     sys.setprofile(count)
     try:
         gb.fit(net, X, Y, epochs=500, batch_size=16, tol=None, validation_data=(X, Y), callbacks=[at_the_end])
     finally:
         sys.setprofile(None)
+        gc.enable()
     assert counted[10] == counted[500] > 10
