@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 import zipfile
 from collections.abc import Collection
 from typing import Any, BinaryIO, NamedTuple
@@ -82,7 +83,15 @@ def array(file: BinaryIO, size: int, place: str) -> numpy.ndarray:
     found = header(file, size, place)
     values = numpy.empty(found.shape[::-1] if found.by_columns else found.shape, found.dtype)
     fill(file, values, place)
+    if values.dtype.kind == "U" and not _is_text(values):
+        raise InvalidValue(f"{place} holds strings of something else than letters: write it again")
     return values.T if found.by_columns else values
+
+
+def _is_text(values: numpy.ndarray) -> bool:
+    """Return whether all codes are letters of Unicode, and no halves of one: Python makes no other strings."""
+    codes = values.reshape(-1).view(numpy.dtype("u4").newbyteorder(values.dtype.byteorder))
+    return not ((codes > sys.maxunicode) | (codes >> 11 == 0xD800 >> 11)).any()
 
 
 def fill(file: Any, values: numpy.ndarray, place: str) -> None:

@@ -265,7 +265,7 @@ def without_targets(X: Any) -> Source:
 
 # -- Arrow -------------------------------------------------------------------------------------------------------------
 
-SUFFIXES = {".parquet": "parquet", ".arrow": "ipc", ".feather": "ipc"}
+SUFFIXES = {".parquet": "ParquetFileFormat", ".arrow": "IpcFileFormat", ".feather": "IpcFileFormat"}
 
 
 class ArrowTable(Source):
@@ -282,16 +282,8 @@ class ArrowTable(Source):
     """
 
     def __init__(self, table: Any, targets: Any = None, weight: Any = None) -> None:
-        dataset, self._place, kind = _pyarrow(), "X", {}
-        if is_path(table):
-            table = path_of(table)
-            self._place, kind = f"X: {table}", {"format": SUFFIXES[table.suffix.lower()]}
-            data_file(table, "X").close()  # pyarrow says less of what cannot be opened
-        with refusing(f"{self._place} cannot be read by pyarrow"):
-            self._dataset = table if isinstance(table, dataset.Dataset) else dataset.dataset(table, **kind)
-            names, self.rows = self._dataset.schema.names, int(self._dataset.count_rows())
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise InvalidValue(f"{self._place}: more than one column has the name {twice[0]!r}; give each its own")
+        self._place = f"X: {path_of(table)}" if is_path(table) else "X"
+        self._dataset, names, self.rows = _opened_by_pyarrow(table, self._place)
         self._y = _names(targets, "y", names)
         self._w = _names(weight, "sample_weight", names)
         self._y_is_one = isinstance(targets, str)
@@ -347,12 +339,27 @@ def is_arrow(X: Any) -> bool:
     return type(X).__module__.partition(".")[0] == "pyarrow"
 
 
-def _pyarrow() -> Any:
+def _opened_by_pyarrow(table: Any, place: str) -> tuple[Any, list[str], int]:
+    """Return a data set of pyarrow, the names of its columns, each its own, and the number of its rows."""
     try:
         from pyarrow import dataset
     except ImportError as error:
         raise MissingDependency("Parquet and Arrow need pyarrow: pip install 'gpubackprop[arrow]'") from error
-    return dataset
+    if is_path(table):
+        path, file = path_of(table), data_file(path_of(table), "X")
+        with file, refusing(f"{place} cannot be read by pyarrow"):
+            kind = getattr(dataset, SUFFIXES[path.suffix.lower()])()
+            _refuse_twice(kind.inspect(file).names, place)  # of columns of one name pyarrow says no more than that
+            table = dataset.dataset(path, format=kind)
+    with refusing(f"{place} cannot be read by pyarrow"):
+        found = table if isinstance(table, dataset.Dataset) else dataset.dataset(table)
+        _refuse_twice(found.schema.names, place)
+        return found, found.schema.names, int(found.count_rows())
+
+
+def _refuse_twice(names: list[str], place: str) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidValue(f"{place}: more than one column has the name {twice[0]!r}; give each its own")
 
 
 def _names(given: Any, argument: str, names: Sequence[str]) -> list[str]:
