@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable
 from functools import cache, partial
 
+import processes
 import pytest
 from cuda_backends import backend, device, graphs, stand_in  # noqa: F401 - fixtures
 from needed_tools import TOOLS
 
+processes.restore_signals()  # before any test starts a process
 os.environ.pop("GPUBACKPROP_BACKEND", None)  # tests say themselves which backend they mean
 
 WANTED = pytest.StashKey[dict[str, list[str]]]()
@@ -30,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(processes)
     config.stash[WANTED] = {}
     _version.cache_clear()
     required = [name.strip() for name in config.getoption("--require").split(",") if name.strip()]

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import bench_files
+import processes
 import pytest
 
 import gpubackprop as gb
@@ -143,7 +144,7 @@ def test_suite_that_says_too_little_is_one_error(checkout: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 def test_ctrl_c_ends_the_suite_too(checkout: Path) -> None:
     _suite(checkout, WAITING)
-    with subprocess.Popen(
+    with processes.started(
         COMMAND,
         cwd=checkout,
         env=_environment(checkout),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import processes
 import pytest
 
 import gpubackprop as gb
@@ -357,7 +358,7 @@ def _await(process: subprocess.Popen[str], text: str) -> None:
 def test_ctrl_c_leaves_a_usable_model(tmp_path: Path) -> None:
     flowers = _flowers(tmp_path / "flowers.csv")
     arguments = ["train", str(flowers), "--epochs", "1000000", "--out", str(tmp_path / "m")]
-    with subprocess.Popen(
+    with processes.started(
         [*COMMAND, *arguments],
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
@@ -384,7 +385,7 @@ def test_what_was_ended_goes_on_from_its_checkpoint(number: signal.Signals, stat
     flowers = _flowers(tmp_path / "flowers.csv")
     train = ["train", str(flowers), "--hidden", "64", "--epochs", "300", "--batch-size", "4"]
     kept = [*train, "--out", str(tmp_path / "m"), "--checkpoint", str(tmp_path / "c"), "--checkpoint-every", "2"]
-    with subprocess.Popen(
+    with processes.started(
         [*COMMAND, *kept], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         _await(process, "  epoch ")
@@ -427,7 +428,7 @@ def test_ctrl_c_elsewhere(folder: Path, capsys: pytest.CaptureFixture[str], monk
 @pytest.mark.parametrize("rows", [20, 20_000])
 def test_reader_that_leaves(rows: int, folder: Path) -> None:
     (folder / "long.csv").write_text("1,2,3\n" * rows, encoding="utf-8")
-    with subprocess.Popen(
+    with processes.started(
         [*COMMAND, "predict", "model", "long.csv"],
         cwd=folder,
         env=ENVIRONMENT,

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import safetensors.numpy
 
@@ -465,7 +466,7 @@ while True:
 
 def _kill_while_it_saves(path: Path, after: float) -> None:
     """Start a process that saves again and again, and kill it so many seconds after its first word."""
-    with subprocess.Popen([sys.executable, "-c", SAVES_IN_A_LOOP, str(path)], stdout=subprocess.PIPE) as process:
+    with processes.started([sys.executable, "-c", SAVES_IN_A_LOOP, str(path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         time.sleep(after)

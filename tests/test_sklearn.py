@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn", minversion="1.9")
 import scipy.sparse
 from sklearn import (
     calibration,

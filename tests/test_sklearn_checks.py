@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-pytest.importorskip("sklearn", minversion="1.9")
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from gpubackprop.sklearn import MLPClassifier, MLPRegressor

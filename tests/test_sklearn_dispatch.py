@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("sklearn", minversion="1.9")
-
 CASES = Path(__file__).with_name("dispatch_cases.py")
 CHOICES = {
     "torch": "torch",

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from cuda_backends import forget
-
-pytest.importorskip("sklearn", minversion="1.9")
-import pandas as pd
 from sklearn import config_context, datasets, preprocessing
 from sklearn.callback import ScoringMonitor
 from sklearn.exceptions import NotFittedError

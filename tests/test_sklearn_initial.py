@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn", minversion="1.9")
 from sklearn import clone, datasets, preprocessing
 
 import gpubackprop as gb

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn", minversion="1.9")
+from joblib.externals.loky import get_reusable_executor
 from sklearn import compose, config_context, datasets, ensemble, model_selection, neural_network
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -75,6 +74,14 @@ def test_predictions_as_columns_of_a_frame(library: Any) -> None:
 # -- searches ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def worker_processes() -> Iterator[None]:
+    """End the processes that joblib keeps for later searches."""
+    yield
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+@pytest.mark.usefixtures("worker_processes")
 def test_a_search_on_processes_finds_what_scikit_learns_finds() -> None:
     scores = []
     for module in (ours, neural_network):
@@ -104,6 +111,7 @@ def test_monitor_of_a_training_that_stops_early() -> None:
     assert whole["neg_log_loss"] != epochs[-1]["neg_log_loss"]
 
 
+@pytest.mark.usefixtures("worker_processes")
 def test_monitor_of_a_search_on_processes() -> None:
     monitor = ScoringMonitor(scoring="accuracy")
     scaled = make_pipeline(StandardScaler(), MLPClassifier(**QUICK | {"max_iter": 4}).set_callbacks(monitor))

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn", minversion="1.9")
 from sklearn import datasets, neural_network, preprocessing
 
 from gpubackprop import sklearn as ours

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import processes
 import pytest
 import textbook
 
@@ -467,7 +468,7 @@ net.save(sys.argv[1])
 print(json.dumps([history.stopped_because, [w.category.__name__ for w in caught], net.evaluate(X, Y)]))
 """
     command = [sys.executable, "-c", code, str(tmp_path / "net.safetensors")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as child:
+    with processes.started(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "running\n"
         child.send_signal(signal.SIGINT)
@@ -489,7 +490,7 @@ def _on_a_terminal(code: str) -> str:
     pty, termios = importlib.import_module("pty"), importlib.import_module("termios")
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
-    with subprocess.Popen([sys.executable, "-c", code], stderr=theirs, env=ENVIRONMENT) as child:
+    with processes.started([sys.executable, "-c", code], stderr=theirs, env=ENVIRONMENT) as child:
         os.close(theirs)
         shown = b""
         while select.select([ours], [], [], 30)[0]:
