@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
+import numpy
+
 from .errors import InvalidValue
-from .formula import Formula, Row, Trace
+from .formula import FUNCTIONS, Formula, Row, Trace
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,25 @@ class Activation(Row):
         assert self.sigma_prime is not None
         return self.sigma_prime(m, z, a, **parameters)
 
+    @cached_property
+    def range(self) -> tuple[float, float]:
+        """The lowest and the highest σ(z) of z from −40 to 40; those of softmax are 0 and 1."""
+        if self.sigma is None:
+            return 0.0, 1.0
+        with numpy.errstate(all="ignore"):
+            a = self.sigma(_ON_NUMPY, _Z, **self.parameters) + 0.0 * _Z
+        return float(numpy.nanmin(a)), float(numpy.nanmax(a))
+
     @property
     def needs_z(self) -> bool:
         """True where σ' uses z, so that a may not be written over it."""
         return not self.rowwise and "z" in self.backward.inputs
+
+
+_Z = numpy.linspace(-40.0, 40.0, 161)  # 1 − sigmoid(40) is 4e-18, less than half an ulp of 1: its end is reached
+_ON_NUMPY = SimpleNamespace(
+    **{name: getattr(numpy, name) for name in FUNCTIONS if name != "erf"}, erf=numpy.vectorize(math.erf)
+)
 
 
 def _logistic(m: Any, z: Any) -> Any:

@@ -52,11 +52,17 @@ class Architecture:
         """
         layers = _sizes(sizes)
         hidden = _hidden_activations(activation, len(layers) - 2)
-        output = named("output_activation", output_activation, ACTIVATIONS, Activation)
+        minimised = named("loss", loss, LOSSES, Loss)
+        output = named(
+            "output_activation",
+            minimised.output if output_activation is None else output_activation,
+            ACTIVATIONS,
+            Activation,
+        )
         return cls(
             sizes=layers,
             activations=(*hidden, output),
-            loss=named("loss", loss, LOSSES, Loss),
+            loss=minimised,
             l2=real("l2", l2, 0.0),
             dropout=real("dropout", dropout, 0.0, 1.0, open_high=True),
             dtype=choice("dtype", dtype, DTYPES),

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from .activations import Activation, sigmoid, softmax
+from .activations import Activation, identity, sigmoid, softmax, softplus
 from .checks import choice
+from .errors import InvalidValue
 from .formula import Formula, Row, Trace
 
 OverOutputs = Literal["mean", "sum"]
@@ -29,7 +30,7 @@ class Loss(Row):
         loss_prime: ``loss_prime(m, y, a)`` returns its derivative by a.
         over_outputs: "mean" or "sum" over the outputs of one example.
         targets: which targets are accepted: "any", "nonnegative", "fraction" (each in [0, 1]) or "distribution"
-            (each row non-negative, with the sum 1).
+            (each row non-negative, with the sum 1). Outputs must be of the same kind.
         analytic: False where the loss has a kink; see `Activation.analytic`.
         canonical: the output activation with which δ_L is simply a − y, or None.
         canonical_loss: ``canonical_loss(m, y, s)`` returns the loss, safe from overflow, from s: the z of an
@@ -69,10 +70,50 @@ class Loss(Row):
         """Trace of the loss for the canonical activation; inputs ``y`` and ``s``."""
         return self.trace(self.canonical_loss, "y", "s") if self.canonical_loss else None
 
+    @property
+    def output(self) -> Activation:
+        """The output activation of a network that names none."""
+        return self.canonical or OUTPUTS[self.targets]
+
+    def check_output(self, activation: Activation, outputs: int) -> None:
+        """Refuse an output activation whose values the loss cannot take.
+
+        Args:
+            activation: of the last layer. A row states no range, so its values are computed.
+            outputs: number of outputs n_L.
+
+        Raises:
+            InvalidValue: the two cannot go together; the message says what can.
+        """
+        cannot = f"output_activation {activation.name!r} cannot go with the loss {self.name!r}"
+        if activation.rowwise and outputs == 1:
+            remedy = "two outputs, or one with 'sigmoid' and the loss 'binary_cross_entropy'"
+            raise InvalidValue(f"{cannot} on 1 output: it would always return 1; accepted are {remedy}")
+        if self.targets == "distribution" and not activation.rowwise:
+            raise InvalidValue(f"{cannot}, which takes rows that sum to 1: accepted are None and {self.output.name!r}")
+        if self.targets == "fraction" and activation.rowwise:
+            reason = f"on {outputs} outputs that are each their own: it returns rows of sum 1"
+            raise InvalidValue(f"{cannot} {reason}; accepted are None and {self.output.name!r}")
+        (low, high), (least, most) = activation.range, _RANGES[self.targets]
+        if not least <= low <= high <= most:
+            raise InvalidValue(
+                f"{cannot}, which takes outputs from {least:g} to {most:g}: it returns such from {low:g} to {high:g}; "
+                f"accepted are None and {self.output.name!r}"
+            )
+
     def fits(self, activation: Activation) -> bool:
         """Return whether an output activation is the canonical one, with which δ_L is a − y."""
         return self.canonical_loss is not None and self.canonical == activation
 
+
+_RANGES = {
+    "any": (-math.inf, math.inf),
+    "nonnegative": (0.0, math.inf),
+    "fraction": (0.0, 1.0),
+    "distribution": (0.0, 1.0),
+}
+OUTPUTS = {"any": identity, "nonnegative": softplus, "fraction": sigmoid, "distribution": softmax}
+"""Default output activations, by the kind of targets."""
 
 _TINY = 1e-30  # the least argument of a logarithm: y / _TINY still fits float32
 

@@ -19,7 +19,7 @@ def bytes_of_training(
     optimizer: str | Optimizer = "sgd",
     batch_size: int = 256,
     activation: Any = "relu",
-    output_activation: Any = "identity",
+    output_activation: Any = None,
     loss: Any = "mse",
     l2: float = 0.0,
     dropout: float = 0.0,

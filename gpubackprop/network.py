@@ -47,7 +47,8 @@ class Network:
     Args:
         sizes: units of every layer, (n_0, ..., n_L), inputs first; at least two.
         activation: of the hidden layers: a name of `ACTIVATIONS`, a row, or a list of these, one per hidden layer.
-        output_activation: of the last layer: a name or a row.
+        output_activation: of the last layer: a name or a row. None for the one of the loss: "softmax" for
+            "cross_entropy", "sigmoid" for "binary_cross_entropy", "softplus" for "poisson", otherwise "identity".
         loss: a name of `LOSSES` or a row.
         initializer: of the weights: a name of `INITIALIZERS`, a row, or "auto" for what suits each activation.
         l2: λ of the penalty λ/2 Σ W² over all weights, not biases, that is added to the loss.
@@ -63,7 +64,8 @@ class Network:
         metadata: strings that `save` writes into the file, by name.
 
     Raises:
-        InvalidValue: an argument outside its range, or an unknown name.
+        InvalidValue: an argument outside its range, an unknown name, or an output activation whose values the loss
+            cannot take.
         InvalidType: an argument of another type.
         BackendUnavailable: the backend cannot run here.
     """
@@ -73,7 +75,7 @@ class Network:
         sizes: Sequence[int],
         *,
         activation: str | Activation | Sequence[str | Activation] = "relu",
-        output_activation: str | Activation = "identity",
+        output_activation: str | Activation | None = None,
         loss: str | Loss = "mse",
         initializer: str | Initializer = "auto",
         l2: float = 0.0,
@@ -92,6 +94,7 @@ class Network:
             dropout=dropout,
             dtype=dtype,
         )
+        architecture.loss.check_output(architecture.activations[-1], architecture.sizes[-1])
         initial = architecture.initial_parameters(initializer, seed)
         self._build(architecture, resolve(backend), precision)
         self._set_parameters(initial)

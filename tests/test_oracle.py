@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -59,7 +60,7 @@ def _problem(hidden: Any, output: str, loss: Any, sizes: tuple[int, ...] = (4, 6
         sizes,
         activation=hidden,
         output_activation=output,
-        loss=loss,
+        loss=replace(LOSSES[loss], targets="any"),  # for output activations that no training has, too
         dtype="float64",
         backend="numpy",
         seed=6,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ ABOUT = {
     "momentum": {"optimizer": SGD(0.05, momentum=0.9)},
     "float64": {"dtype": "float64"},
     **{f"activation {name}": {"activation": name} for name, row in ACTIVATIONS.items() if not row.rowwise},
-    **{f"loss {name}": {"loss": name} for name in LOSSES},
+    **{f"loss {name}": {"loss": replace(row, targets="any")} for name, row in LOSSES.items()},
     **{f"optimizer {name}": {"optimizer": make(1e-2)} for name, make in OPTIMIZERS.items()},
     "loss on softmax": {"loss": "mse", "output_activation": "softmax"},
     "cross entropy": {"loss": "cross_entropy", "output_activation": "softmax"},
