@@ -10,8 +10,9 @@ that trace: `Program` runs it on NumPy or CuPy arrays, `cuda_function` writes it
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from .checks import choice, real
@@ -164,6 +165,9 @@ def _counted(result: Any, outputs: int | None) -> tuple[Any, ...]:
 class Row:
     """A name, formulas, and the numbers they take: what every table of functions is made of.
 
+    A row can be pickled, by protocol 4 or later, if its formulas are functions of a module, or if the row has a name at
+    the top of one.
+
     Attributes:
         name: what users call it.
         parameters: numbers that its formulas take by keyword, with their defaults; ``row(slope=0.2)`` sets them.
@@ -202,6 +206,14 @@ class Row:
             choice(f"a parameter of {self.name!r}", name, self.parameters)
         return replace(self, parameters={**self.parameters, **parameters})
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields, without traces; a lambda gets the name under which pickle finds it: ``row.field``."""
+        state = {each.name: getattr(self, each.name) for each in fields(self)}
+        for value in state.values():
+            if getattr(value, "__name__", "") == "<lambda>":
+                value.__qualname__ = _place_of(value) or value.__qualname__
+        return state
+
     def as_dict(self) -> dict[str, Any]:
         """Return {"name": ..., "parameters": ...}, all that a file says of a row."""
         return {"name": self.name, "parameters": dict(self.parameters)}
@@ -209,6 +221,14 @@ class Row:
     def trace(self, formula: Formula, *inputs: str) -> Trace:
         """Return the trace of a formula of `inputs`, with this row's parameters and one output; errors name the row."""
         return trace(formula, inputs, self.parameters, outputs=1, owner=f"{type(self).__name__.lower()} {self.name!r}")
+
+
+def _place_of(formula: Formula) -> str | None:
+    """Return a row and a field by which a formula is found in its module, as "relu.sigma", or None."""
+    module = sys.modules.get(formula.__module__)
+    rows = [(name, row) for name, row in vars(module).items() if isinstance(row, Row)] if module else []
+    found = (f"{name}.{each.name}" for name, row in rows for each in fields(row) if getattr(row, each.name) is formula)
+    return next(found, None)
 
 
 def _linear(results: tuple[Any, ...]) -> Trace:

@@ -36,14 +36,20 @@ class Initializer:
         return rng.uniform(-math.sqrt(3) * s, math.sqrt(3) * s, (fan_in, fan_out))
 
 
-_VARIANCES = {
-    "glorot": lambda fan_in, fan_out: 2 / (fan_in + fan_out),  # Glorot, Bengio 2010, eq. 12
-    "he": lambda fan_in, fan_out: 2 / fan_in,  # He et al. 2015, eq. 10
-    "lecun": lambda fan_in, fan_out: 1 / fan_in,  # LeCun et al. 1998, section 4.6
-}
+def _glorot(fan_in: int, fan_out: int) -> float:
+    return 2 / (fan_in + fan_out)  # Glorot, Bengio 2010, eq. 12
+
+
+def _he(fan_in: int, fan_out: int) -> float:
+    return 2 / fan_in  # He et al. 2015, eq. 10
+
+
+def _lecun(fan_in: int, fan_out: int) -> float:
+    return 1 / fan_in  # LeCun et al. 1998, section 4.6
+
 
 INITIALIZERS = {
     f"{name}_{distribution}": Initializer(f"{name}_{distribution}", variance, distribution)
-    for name, variance in _VARIANCES.items()
+    for name, variance in (("glorot", _glorot), ("he", _he), ("lecun", _lecun))
     for distribution in ("normal", "uniform")
 }

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy
 
-from . import inputs, onnx, sources, state_dict, storage
+from . import inputs, onnx, pickles, sources, state_dict, storage
 from .activations import Activation
 from .architecture import Architecture
 from .backends import resolve
@@ -494,6 +494,9 @@ class Network:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         return self._copy(self.backend, self.dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickles.reduced(self)
 
     def __repr__(self) -> str:
         names = " ".join(row.name for row in self.activations)

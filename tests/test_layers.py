@@ -24,7 +24,7 @@ LAYERS = (
     ("parallel", "sums"),
     ("callbacks", "notices"),
     ("network", "history"),
-    ("state_dict",),
+    ("pickles", "state_dict"),
     ("streaming",),
     ("sources",),
     ("inputs", "npy", "onnx", "storage", "workspace"),
