@@ -125,18 +125,17 @@ def ended(script: str, folder: Path, ranks: int = 2, plain: bool = False) -> tup
     path.write_text(BEGIN + script)
     command = [*PLAIN, str(path)] if plain else [*LAUNCH, str(ranks), str(path)]
     since = time.monotonic()
-    job = subprocess.Popen(
+    with subprocess.Popen(
         command, env=ENVIRONMENT, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
-    )  # fmt: skip
-    try:
-        output, _ = job.communicate(timeout=HUNG)
-    except subprocess.TimeoutExpired:
-        pytest.fail(f"the job goes on after {HUNG:.0f} s")
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(job.pid, signal.SIGKILL)
-        job.wait()
+    ) as job:  # fmt: skip
+        try:
+            output, _ = job.communicate(timeout=HUNG)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the job goes on after {HUNG:.0f} s")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
     return job.returncode, output, time.monotonic() - since
 
 
