@@ -323,7 +323,14 @@ class ArrowTable(Source):
     def _matrix(self, batch: Any, names: Sequence[str], what: str) -> numpy.ndarray:
         """Return columns of a batch side by side."""
         with refusing(f"{self._place} cannot be read by pyarrow"):
-            return numpy.stack([_numbers(batch.column(name), name, what) for name in names], axis=1)
+            return numpy.stack([self._numbers(batch.column(name), name, what) for name in names], axis=1)
+
+    def _numbers(self, column: Any, name: str, what: str) -> numpy.ndarray:
+        if column.null_count:
+            raise InvalidValue(
+                f"{self._place}: {column.null_count} values of the column {name!r} are missing in {what}: fill them in"
+            )
+        return inputs.array(column.to_numpy(zero_copy_only=False), f"column {name!r} of {self._place}")
 
     def whole(self) -> tuple[Any, Any, Any]:
         """Return all rows."""
@@ -370,9 +377,3 @@ def _names(given: Any, argument: str, names: Sequence[str]) -> list[str]:
     if missing := [name for name in asked if name not in names]:
         raise InvalidValue(f"{argument}: X has no column {missing[0]!r}; it has {', '.join(names[:20])}")
     return list(asked)
-
-
-def _numbers(column: Any, name: str, what: str) -> numpy.ndarray:
-    if column.null_count:
-        raise InvalidValue(f"{what}: {column.null_count} values of the column {name!r} are missing: fill them in")
-    return inputs.array(column.to_numpy(zero_copy_only=False), f"column {name!r} of X")

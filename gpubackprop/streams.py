@@ -41,12 +41,15 @@ def warn(message: str, category: type[Warning], stacklevel: int) -> None:
         warnings.warn(message, category, stacklevel + 1)
 
 
-def to_nowhere(stream: Any) -> None:
-    """Let what is written to a stream from now on, and what waits to be written, vanish."""
-    with contextlib.suppress(AttributeError, OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+def flush(stream: Any) -> None:
+    """Write what waits to be written to a stream, or drop it: Python would change the exit status of the process."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 class Dropping:
@@ -61,18 +64,14 @@ class Dropping:
 
     def write(self, text: str) -> int:
         """Write text, or drop it."""
-        try:
-            return int(self._stream.write(text))
-        except (OSError, ValueError):
-            to_nowhere(self._stream)
-            return len(text)
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
         """Write what waits to be written, or drop it."""
-        try:
+        with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
-        except (OSError, ValueError):
-            to_nowhere(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -27,7 +27,7 @@ from .parallel import Alone
 from .promises import bytes_of
 from .run import Run
 from .sources import Source
-from .streams import is_open, is_terminal
+from .streams import Dropping, is_open, is_terminal
 
 # The arguments of `fit` that ranks do not compare by their values: data are compared once they are on the backend, and
 # the last three are rank 0's, or true in all.
@@ -299,7 +299,7 @@ def _bar(progress: bool | None, epochs: int) -> Iterator[Callable[[History], Non
     if not wanted or not is_open(sys.stderr):
         yield lambda history: None
         return
-    with tqdm(total=epochs, unit="epoch") as bar:
+    with tqdm(total=epochs, unit="epoch", file=Dropping(sys.stderr)) as bar:
 
         def show(history: History) -> None:
             figures = {"loss": f"{history.loss[-1]:.4g}"}

@@ -16,7 +16,7 @@ from typing import Any
 from .. import __version__, parallel
 from ..errors import CheckpointError, GpubackpropError, InvalidType, InvalidValue, ModelFileError, Terminated
 from ..optimizers import OPTIMIZERS
-from ..streams import Dropping, is_open, to_nowhere
+from ..streams import Dropping, flush, is_open
 from . import bench, doctor, launch, predict, train
 from .datasets import NAMED
 from .lines import told
@@ -33,23 +33,15 @@ def _streams() -> Iterator[None]:
     with (
         Path(os.devnull).open("w", encoding="utf-8") as nowhere,
         contextlib.redirect_stdout(sys.stdout if is_open(sys.stdout) else nowhere),
-        contextlib.redirect_stderr(Dropping(sys.stderr if is_open(sys.stderr) else nowhere)),
+        contextlib.redirect_stderr(Dropping(error := sys.stderr if is_open(sys.stderr) else nowhere)),
     ):
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             yield
         finally:
-            _flush()
-
-
-def _flush() -> None:
-    """Write what waits to be written; or else Python complains of it, and changes the exit status."""
-    sys.stderr.flush()
-    try:
-        sys.stdout.flush()
-    except OSError:
-        to_nowhere(sys.stdout)
+            flush(sys.stdout)
+            flush(error)
 
 
 @_streams()

@@ -57,6 +57,16 @@ class Dataset:
         """Number of outputs n_L that a network for this has."""
         return len(self.classes) if self.classes else self.y[:1].size
 
+    def named(self, number: int) -> str:
+        """Return what a message calls a feature, given its number from 1: the file, and the column there."""
+        place = self.trained.places[number - 1] + 1 if self.trained else number
+        return f"{self.name}: column {place}" + (f" ({self.features[number - 1]})" if self.features else "")
+
+    def named_target(self, number: int) -> str:
+        """Return what a message calls a column of the target, given its number from 1."""
+        several = f", column {number} of y," if self.y.ndim > 1 else ""
+        return f"{self.name}: the target" + (f" ({self.target})" if self.target else "") + several
+
     def split(self, seed: int) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Return the indices of the rows to train on and of those held out, the same share of every class."""
         rows = numpy.random.default_rng(seed).permutation(len(self.X))
@@ -212,13 +222,16 @@ def _are_grey_levels(X: Any) -> bool:
     return X.shape[1] >= 64 and grey_levels(X.shape[1], X.min(), X.max(), not (X % 1).any())
 
 
-def to_predict(name: str, columns: int, like: Dataset) -> tuple[numpy.ndarray, numpy.ndarray | None, list[str]]:
+def to_predict(
+    name: str, columns: int, like: Dataset, dtype: str = "float64"
+) -> tuple[numpy.ndarray, numpy.ndarray | None, list[str]]:
     """Return the examples of a file for a model, and their targets if the file has them.
 
     Args:
         name: path of the file.
         columns: number of features that the model takes.
         like: what the model was trained on, without rows.
+        dtype: the type in which the model computes, whose range the features must not leave.
 
     Returns:
         X (N, columns), y as in `Dataset` or None, and lines for the report.
@@ -227,6 +240,7 @@ def to_predict(name: str, columns: int, like: Dataset) -> tuple[numpy.ndarray, n
         InvalidValue: the file is not accepted, or does not fit the model.
     """
     source = opened(name)
+    source.largest = float(numpy.finfo(dtype).max)
     features, index, notes = matched(source, like, columns)
     X, raw = source.read(features, index)
     if len(X) == 0:

@@ -10,7 +10,7 @@ import numpy
 
 from .. import sources
 from ..sources import Block, NpyFile
-from .scaling import Scale
+from .scaling import Named, Scale
 from .tables import Source
 
 BLOCK_BYTES = 2**22  # of the file that are looked at in one go
@@ -54,7 +54,7 @@ class Features:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def scale(self, rows: numpy.ndarray, one_unit: bool) -> Scale:
+    def scale(self, rows: numpy.ndarray, one_unit: bool, named: Named) -> Scale:
         """Return the scale of `Scale.one_unit` or `Scale.standard` for some of the rows, by one reading.
 
         Means and squares of blocks are merged; Chan, Golub, LeVeque, Updating formulae and a pairwise algorithm for
@@ -71,7 +71,7 @@ class Features:
                 mean, count = mean + (of_block - mean) * (len(x) / total), total
         if one_unit:
             return Scale.of_one_unit(self.shape[1], max(abs(low).max(), abs(high).max()))
-        return Scale.of_columns(mean, numpy.sqrt(squares / count), low == high)
+        return Scale.of_columns(mean, numpy.sqrt(squares / count), low == high, named)
 
     def part(self, rows: numpy.ndarray, scale: Scale | None = None, y: numpy.ndarray | None = None) -> Part:
         """Return some of the rows as `fit` and `predict` read them.

@@ -82,7 +82,7 @@ def _data_for(
             raise ModelFileError(f"{arguments.model}: the network does not fit {name}, on which it says it was trained")
         held_out = data.split(seed)[1]
         return data, data.X[held_out], data.y[held_out], []
-    X, y, notes = to_predict(name, net.sizes[0], about)
+    X, y, notes = to_predict(name, net.sizes[0], about, net.dtype)
     if y is not None and not about.classes and y.size != len(X) * net.sizes[-1]:
         raise InvalidValue(f"{name}: y has the shape {y.shape}; the model predicts {net.sizes[-1]} value(s) a row")
     return about, X, y, notes

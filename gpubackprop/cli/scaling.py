@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from ..network import Network
 
 FLOAT32_REACH = 1e4  # standard deviations from zero beyond which float32 keeps too few digits of a value
 FLOAT32_RANGE = 1e30
+
+Named = Callable[[int], str]  # returns what a message calls a column, given its number from 1
 
 
 @dataclass(frozen=True)
@@ -27,19 +30,32 @@ class Scale:
     k: numpy.ndarray
 
     @classmethod
-    def standard(cls, x: numpy.ndarray) -> Scale:
+    def standard(cls, x: numpy.ndarray, named: Named = "column {}".format) -> Scale:
         """Return the scale on which each column of x (N, n) has the mean 0 and the standard deviation 1."""
         with numpy.errstate(over="ignore", invalid="ignore"):
             m, s = x.mean(axis=0, dtype="float64"), x.std(axis=0, dtype="float64")
-        return cls.of_columns(m, s, x.min(axis=0) == x.max(axis=0))
+        return cls.of_columns(m, s, x.min(axis=0) == x.max(axis=0), named)
 
     @classmethod
-    def of_columns(cls, m: numpy.ndarray, s: numpy.ndarray, constant: numpy.ndarray) -> Scale:
-        """Return the same of means and standard deviations (n,), and whether a column has one value alone (n,)."""
+    def of_columns(cls, m: numpy.ndarray, s: numpy.ndarray, constant: numpy.ndarray, named: Named) -> Scale:
+        """Return the scale of columns by their means and standard deviations (n,), and whether each is constant (n,).
+
+        Args:
+            m: means.
+            s: standard deviations.
+            constant: whether all values of a column are equal.
+            named: returns what a message calls a column, given its number from 1.
+
+        Returns:
+            The scale.
+
+        Raises:
+            InvalidValue: the values of a column are too large, or too close to each other.
+        """
         small = ~constant & (s < numpy.finfo("float64").tiny)
         if not numpy.isfinite(s).all() or small.any():
             column = int(numpy.flatnonzero(~numpy.isfinite(s) | small)[0]) + 1
-            raise InvalidValue(f"column {column} holds values too large or too close to standardise: change its unit")
+            raise InvalidValue(f"{named(column)} holds values too large or too close to standardise: change its unit")
         return cls(m, numpy.divide(1.0, s, out=numpy.zeros_like(s), where=~constant))
 
     @classmethod

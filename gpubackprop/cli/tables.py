@@ -28,11 +28,13 @@ class Source(ABC):
         path: of the file.
         columns: how many there are, that of the target included.
         names: of the columns, or None where the file does not name them.
+        largest: absolute value that a feature may have.
     """
 
     path: Path
     columns: int
     names: list[str] | None
+    largest = float(numpy.finfo("float64").max)
 
     @abstractmethod
     def read(self, features: Sequence[int], target: int | None) -> tuple[Any, Any]:
@@ -73,12 +75,12 @@ class Source(ABC):
 
     def check_finite(self, X: numpy.ndarray, features: Sequence[int], row: Callable[[int], str]) -> None:
         """Refuse NaN and infinity in the features, naming the first place."""
-        bad = ~numpy.isfinite(X)
+        bad = ~(abs(X) <= self.largest)
         if bad.any():
             i, k = map(int, numpy.argwhere(bad)[0])
             self.refuse(
                 f"{row(i)}, {self.named(features[k])} is {X[i, k]} ({int(bad.sum())} such values in all); "
-                "accepted are finite numbers: fill in what is missing or leave those rows out"
+                f"accepted are numbers up to {self.largest:.3g}: fill in what is missing or leave those rows out"
             )
 
     def check_known(self, labels: Sequence[str], row: Callable[[int], str]) -> None:

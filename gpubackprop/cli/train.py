@@ -80,7 +80,7 @@ def _train(arguments: argparse.Namespace, group: parallel.Alone) -> int:
         say("", note)
     _say_what_is_untested(data, held_out)
     features = _scale(data, rows)
-    targets = None if data.classes else Scale.standard(_as_columns(data.y[rows]))
+    targets = None if data.classes else Scale.standard(_as_columns(data.y[rows]), data.named_target)
     wide = features.needs_float64 or (targets is not None and targets.needs_float64)
     net = _network(arguments, data, len(rows), wide)
     if arguments.checkpoint:
@@ -109,8 +109,8 @@ def _check_checkpoint(arguments: argparse.Namespace) -> None:
 def _scale(data: Dataset, rows: numpy.ndarray) -> Scale:
     """Return the scale that some rows are trained on."""
     if isinstance(data.X, Features):
-        return data.X.scale(rows, data.one_unit)
-    return (Scale.one_unit if data.one_unit else Scale.standard)(data.X[rows])
+        return data.X.scale(rows, data.one_unit, data.named)
+    return Scale.one_unit(data.X[rows]) if data.one_unit else Scale.standard(data.X[rows], data.named)
 
 
 def _training(
