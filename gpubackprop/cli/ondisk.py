@@ -54,7 +54,7 @@ class Features:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def scale(self, rows: numpy.ndarray, one_unit: bool, named: Named) -> Scale:
+    def scale(self, rows: numpy.ndarray, one_unit: bool, named: Named = "column {}".format) -> Scale:
         """Return the scale of `Scale.one_unit` or `Scale.standard` for some of the rows, by one reading.
 
         Means and squares of blocks are merged; Chan, Golub, LeVeque, Updating formulae and a pairwise algorithm for
