@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import os
 import pickle
 import signal
@@ -26,6 +27,7 @@ from sklearn import (
     preprocessing,
 )
 from sklearn.callback import ScoringMonitor
+from sklearn.exceptions import ConvergenceWarning
 
 import gpubackprop as gb
 from gpubackprop import sklearn as ours
@@ -233,13 +235,45 @@ def test_divergence_names_the_epoch() -> None:
     assert all(np.isfinite(W).all() for W in regressor.coefs_)
 
 
+DIVERGING = {"solver": "sgd", "activation": "identity", "random_state": 0, "early_stopping": True, "max_iter": 20}
+
+
+@pytest.mark.parametrize("rate", [0.5, 1.0, 1e200])  # the last: no epoch is finite
+def test_divergence_with_early_stopping_keeps_what_scikit_learn_keeps(rate: float) -> None:
+    own, theirs = (m.MLPRegressor(**DIVERGING, learning_rate_init=rate) for m in (ours, neural_network))
+    kept = "from before training, since no epoch has a score" if rate > 1 else "of the best validation score"
+    with np.errstate(all="ignore"):
+        with pytest.warns(ConvergenceWarning, match=f"Epoch .* is the first that is not finite; .* the weights {kept}"):
+            own.fit(X, VALUES)
+        with pytest.warns(ConvergenceWarning, match="Maximum iterations"):
+            theirs.fit(X, VALUES)
+    scores = own.validation_scores_
+    np.testing.assert_allclose(scores, theirs.validation_scores_[: len(scores)], rtol=1e-9)
+    assert math.isnan(scores[-1])
+    assert type(scores[-1]) is float
+    for W, V in zip(own.coefs_ + own.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
+        np.testing.assert_allclose(W, V, rtol=1e-9)
+        assert np.isfinite(W).all()
+
+
+def test_divergence_with_early_stopping_is_in_every_curve() -> None:
+    classifier = MLPClassifier(**DIVERGING | {"activation": "relu"}, learning_rate_init=1e200)
+    with np.errstate(all="ignore"), pytest.warns(ConvergenceWarning, match="Epoch 2 is the first"):
+        classifier.fit(X, LABELS, X_val=X[:50], y_val=LABELS[:50])
+    for curve in (classifier.loss_curve_, classifier.validation_scores_, classifier.validation_loss_curve_):
+        assert len(curve) == classifier.n_iter_ == 2
+    assert math.isnan(classifier.validation_loss_curve_[-1])
+    assert math.isfinite(classifier.score(X, LABELS))
+
+
 def test_ctrl_c_leaves_a_usable_model(monkeypatch: pytest.MonkeyPatch) -> None:
     record = MLPClassifier._record
 
-    def interrupted(self: Any, *arguments: Any) -> None:
-        record(self, *arguments)
+    def interrupted(self: Any, *arguments: Any) -> bool:
+        finite = record(self, *arguments)
         if self.n_iter_ == 3:
             os.kill(os.getpid(), signal.SIGINT)
+        return finite
 
     monkeypatch.setattr(MLPClassifier, "_record", interrupted)
     classifier = MLPClassifier(**QUICK | {"max_iter": 50})

@@ -70,7 +70,8 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
 
         Raises:
             ValueError: an argument that scikit-learn refuses, one of X_val and y_val without the other, either with
-                L-BFGS, or weights that are not finite; the message names the first epoch of which they are.
+                L-BFGS, or weights that are not finite: the message names the first such epoch. With
+                ``early_stopping=True`` that is a warning, and the weights of the best validation score are kept.
         """
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val must be given together")

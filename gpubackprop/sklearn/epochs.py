@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -128,11 +129,11 @@ class TrainsByEpochs(HasNetwork):
             run.epoch(interrupted)
             if interrupted():
                 raise KeyboardInterrupt
-            self._record(run, validated)
+            finite = self._record(run, validated)
             reconstruction = functools.partial(self._fitted, run.net)
             stop = task.call_on_fit_task_end(estimator=self, reconstruction_attributes=reconstruction, **self._given)
-            converged = self._has_converged() and not incremental
-            if converged or stop:
+            converged = finite and self._has_converged() and not incremental
+            if converged or stop or not finite:
                 break
             if self.n_iter_ == most and not incremental:
                 warnings.warn(
@@ -152,8 +153,8 @@ class TrainsByEpochs(HasNetwork):
             self._no_improvement_count = 0
         return stops
 
-    def _record(self: Any, run: Run, validated: tuple[Any, ...]) -> None:
-        """Set the attributes of an epoch; its loss is the mean over batches by their examples, whatever they weigh."""
+    def _record(self: Any, run: Run, validated: tuple[Any, ...]) -> bool:
+        """Set the attributes of an epoch, return whether its weights are finite; its loss is the mean over examples."""
         losses, examples, weights = run.figures_of_steps
         if (weights <= 0).any():
             run.net.theta[...] = run.kept
@@ -165,15 +166,31 @@ class TrainsByEpochs(HasNetwork):
         if self.verbose:
             print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
         if not run.keep_if_finite(0.0):
-            raise ValueError(
-                "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
-                f"preprocessed. Epoch {self.n_iter_} is the first that is not finite; kept are the weights before it."
-            )
+            self._record_divergence()
+            return False
         if run.net.backend.name != "numpy" and validated:
             self._adopt(run.net)
         if self._validation_data is not None:
             self.validation_loss_curve_.append(validation.loss(self, run.net, *validated[:2]))
         self._update_no_improvement_count(self.early_stopping, *(validated or (None, None, None)))
+        return True
+
+    def _record_divergence(self: Any) -> None:
+        """Raise ValueError, or with `early_stopping` warn and record NaN: the best weights are those to keep."""
+        said = (
+            "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+            f"preprocessed. Epoch {self.n_iter_} is the first that is not finite; kept are the weights "
+        )
+        if not self.early_stopping:
+            raise ValueError(f"{said}before it.")
+        self.validation_scores_.append(math.nan)
+        if self._validation_data is not None:
+            self.validation_loss_curve_.append(math.nan)
+        if self.verbose:
+            print("Validation score: nan")
+        scored = math.isfinite(self.best_validation_score_)
+        kept = "of the best validation score" if scored else "from before training, since no epoch has a score"
+        warnings.warn(f"{said}{kept}.", ConvergenceWarning, stacklevel=9)
 
     def _why_stopped(self: Any) -> str:
         """Return what scikit-learn prints when it stops, or divides the learning rate."""
