@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -65,7 +66,7 @@ class Architecture:
             loss=minimised,
             l2=real("l2", l2, 0.0),
             dropout=real("dropout", dropout, 0.0, 1.0, open_high=True),
-            dtype=choice("dtype", dtype, DTYPES),
+            dtype=_dtype(dtype),
         )
 
     @property
@@ -88,6 +89,8 @@ class Architecture:
             InvalidType: an argument of another type.
         """
         rng = numpy.random.default_rng(seed if seed is None else integer("seed", seed, 0))
+        if isinstance(initializer, str):
+            initializer = choice("initializer", initializer, ("auto", *INITIALIZERS))
         names = [row.initializer if initializer == "auto" else initializer for row in self.activations]
         rows = [named("initializer", name, INITIALIZERS, Initializer) for name in names]
         return ((row.draw(rng, m, n), numpy.zeros(n)) for row, (m, n) in zip(rows, self.shapes, strict=True))
@@ -101,6 +104,14 @@ def named(name: str, value: Any, table: Mapping[str, _Named], kind: type[_Named]
         names = ", ".join(map(repr, table))
         raise InvalidType(f"{name} must be {names}, or an object of type {kind.__name__}, got {value!r}")
     return table[choice(name, value, table)]
+
+
+def _dtype(dtype: Any) -> str:
+    """Return the name of a type that was given by name, or as NumPy and Python have it."""
+    if isinstance(dtype, (type, numpy.dtype)):
+        with contextlib.suppress(TypeError):
+            dtype = numpy.dtype(dtype).name
+    return choice("dtype", dtype, DTYPES)
 
 
 def _sizes(sizes: Any) -> tuple[int, ...]:

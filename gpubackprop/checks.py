@@ -6,7 +6,8 @@ import dataclasses
 import math
 import numbers
 import operator
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy
@@ -51,16 +52,56 @@ def real(
     return number
 
 
+ALIASES = {
+    "linear": "identity", "none": "identity", "logistic": "sigmoid", "swish": "silu", "geluapproximate": "gelu_tanh",
+    "xavier": "glorot_uniform", "xavieruniform": "glorot_uniform", "xaviernormal": "glorot_normal",
+    "glorot": "glorot_uniform", "he": "he_uniform", "lecun": "lecun_normal",
+    "kaiming": "he_uniform", "kaiminguniform": "he_uniform", "kaimingnormal": "he_normal",
+    "meansquarederror": "mse", "l2": "mse", "meanabsoluteerror": "mae", "l1": "mae", "absoluteerror": "mae",
+    "pinball": "quantile", "smoothl1": "huber", "bce": "binary_cross_entropy", "ce": "cross_entropy",
+    "binarycrossentropy": "binary_cross_entropy", "binarylogloss": "binary_cross_entropy", "logloss": "cross_entropy",
+    "categoricalcrossentropy": "cross_entropy", "sparsecategoricalcrossentropy": "cross_entropy",
+    "gd": "sgd", "gradientdescent": "sgd", "gpu": "cuda", "cpu": "numpy",
+    "single": "float32", "float": "float64", "double": "float64", "fp32": "float32", "f32": "float32",
+    "fp64": "float64", "f64": "float64", "bf16": "bfloat16",
+}  # fmt: skip
+"""What others call the names of this package, without case, spaces, - and _."""
+
+
 def choice(name: str, value: Any, accepted: Iterable[str]) -> str:
-    """Return `value` if it is one of the accepted names."""
+    """Return the accepted name that `value` means, in any case or by an alias."""
     names = list(accepted)
     if not names:
         raise InvalidValue(f"{name}: there is none to choose from, got {value!r}")
     if not isinstance(value, str):
         raise InvalidType(f"{name} must be one of {', '.join(map(repr, names))}, got {_show(value)}")
-    if value not in names:
-        raise InvalidValue(f"{name} must be one of {', '.join(map(repr, names))}, got {value!r}")
-    return value
+    if (found := meant(value, names)) is None:
+        raise InvalidValue(f"{name} must be one of {', '.join(map(repr, names))}, got {value!r}{nearest(value, names)}")
+    return found
+
+
+def meant(value: str, names: Collection[str]) -> str | None:
+    """Return the one of the names that `value` means, or None."""
+    if value in names:
+        return value
+    return _by_key(names).get(_key(value))
+
+
+def nearest(value: str, names: Collection[str]) -> str:
+    """Return a question after the name that `value` is nearest to, for the end of a message, or an empty string."""
+    from difflib import get_close_matches  # for messages only
+
+    found = get_close_matches(_key(value), by_key := _by_key(names), 1)
+    return f"; did you mean {by_key[found[0]]!r}?" if found else ""
+
+
+def _by_key(names: Collection[str]) -> dict[str, str]:
+    aliases = {alias: name for alias, name in ALIASES.items() if name in names}
+    return aliases | {_key(name): name for name in names}
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name.casefold())
 
 
 def boolean(name: str, value: Any) -> bool:

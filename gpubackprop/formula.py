@@ -202,9 +202,8 @@ class Row:
             InvalidValue: a parameter it does not have, or a value outside its limits.
             InvalidType: a value that is no number.
         """
-        for name in parameters:
-            choice(f"a parameter of {self.name!r}", name, self.parameters)
-        return replace(self, parameters={**self.parameters, **parameters})
+        given = {choice(f"a parameter of {self.name!r}", name, self.parameters): x for name, x in parameters.items()}
+        return replace(self, parameters={**self.parameters, **given})
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields, without traces; a lambda gets the name under which pickle finds it: ``row.field``."""

@@ -104,7 +104,8 @@ def check_gradients(
 
 def _method(net: Network, method: str) -> str:
     """Return the method asked for, or the one that suits the rows of the network."""
-    if choice("method", method, ("auto", "complex_step", "central_differences")) != "auto":
+    method = choice("method", method, ("auto", "complex_step", "central_differences"))
+    if method != "auto":
         return method
     analytic = net.loss.analytic and all(row.analytic for row in net.activations)
     return "complex_step" if analytic else "central_differences"

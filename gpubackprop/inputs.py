@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from .errors import InvalidType, InvalidValue
+from .errors import GpubackpropError, InvalidType, InvalidValue
+from .frames import KINDS, numbers
 
 if TYPE_CHECKING:
     from .backends.numpy import NumpyBackend
     from .losses import Loss
-
-KINDS = "biuf"  # booleans, integers and floats of NumPy
 
 
 def examples(X: Any, columns: int, backend: NumpyBackend, dtype: str, name: str = "X") -> Any:
@@ -72,7 +71,8 @@ def check_targets(shape: tuple[int, ...], rows: int, outputs: int, name: str = "
     """Refuse targets of a shape that is neither that of labels or values (rows,) nor (rows, outputs); return these."""
     accepted = f"({rows}, {outputs})" + (f", or ({rows},)" if outputs == 1 else f", or integer labels ({rows},)")
     if shape not in {(rows, outputs), (rows,)}:
-        raise InvalidValue(f"{name} must have the shape {accepted}, got {shape}")
+        hint = f"; labels in one column are {name}[:, 0]" if shape == (rows, 1) else ""
+        raise InvalidValue(f"{name} must have the shape {accepted}, got {shape}{hint}")
     return accepted
 
 
@@ -189,12 +189,37 @@ def _namespace(x: Any) -> Any:
 
 def array(x: Any, name: str) -> Any:
     """Return x as an array of NumPy, or of CuPy if it lies on a device, of real numbers."""
+    try:
+        found = _array(x, name)
+    except (GpubackpropError, MemoryError):
+        raise
+    except Exception as error:  # whatever an object of the user's raises
+        raise InvalidType(
+            f"{name} must be an array of real numbers, got {type(x).__name__}: {type(error).__name__}: {error}"
+        ) from error
+    if found.dtype.kind not in KINDS:
+        hint = _STRINGS.format(name=name) if found.dtype.kind in "UTSO" else ""
+        raise InvalidType(f"{name} must hold real numbers, got an array of type {found.dtype}{hint}")
+    return found
+
+
+_STRINGS = (
+    "; of strings, class labels become numbers by numpy.unique({name}, return_inverse=True)[1], features by "
+    "pandas.get_dummies"
+)
+
+
+def _array(x: Any, name: str) -> Any:
+    if x is None:
+        raise InvalidType(f"{name} must be an array of real numbers, got None")
+    if hasattr(x, "__cuda_array_interface__"):
+        return _device_array(x, name)
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(x, (pandas.DataFrame, pandas.Series)):
+        return numbers(x, name)
     if hasattr(x, "toarray"):
         raise InvalidType(f"{name} is a sparse {type(x).__name__}; accepted are dense arrays: pass {name}.toarray()")
-    found = _device_array(x, name) if hasattr(x, "__cuda_array_interface__") else _host_array(x, name)
-    if found.dtype.kind not in KINDS:
-        raise InvalidType(f"{name} must hold real numbers, got an array of type {found.dtype}")
-    return found
+    return _host_array(x, name)
 
 
 def _device_array(x: Any, name: str) -> Any:
@@ -211,12 +236,9 @@ def _host_array(x: Any, name: str) -> numpy.ndarray:
         raise InvalidValue(
             f"{name} is a masked array with missing values: drop those rows, or pass {name}.filled(value)"
         )
-    try:
-        if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
-            return numpy.from_dlpack(x)
-        return numpy.asarray(x)
-    except (TypeError, ValueError, RuntimeError, BufferError) as error:
-        raise InvalidType(f"{name} must be an array of real numbers, got {type(x).__name__}: {error}") from error
+    if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
+        return numpy.from_dlpack(x)
+    return numpy.asarray(x)
 
 
 def _converted(x: Any, backend: NumpyBackend, dtype: str, name: str) -> Any:
@@ -237,7 +259,10 @@ def _one_hot(labels: Any, classes: int, accepted: str, name: str) -> numpy.ndarr
     """Return labels (N,) as one-hot rows (N, classes)."""
     host = labels.get() if hasattr(labels, "__cuda_array_interface__") else labels
     if host.dtype.kind not in "bui":
-        raise InvalidValue(f"{name} must have the shape {accepted}, got {host.shape} of type {host.dtype}")
+        raise InvalidValue(
+            f"{name} must have the shape {accepted}, got {host.shape} of type {host.dtype}; whole numbers are labels "
+            f"as {name}.astype(int)"
+        )
     low, high = int(host.min()), int(host.max())
     if low < 0 or high >= classes:
         raise InvalidValue(f"labels in {name} must lie in 0..{classes - 1}, got labels from {low} to {high}")

@@ -52,7 +52,7 @@ class Loss(Row):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, accepted in (("over_outputs", get_args(OverOutputs)), ("targets", get_args(Targets))):
-            choice(f"loss {self.name!r}: {name}", getattr(self, name), accepted)
+            object.__setattr__(self, name, choice(f"loss {self.name!r}: {name}", getattr(self, name), accepted))
         _ = self.value, self.slope, self.canonical_value
 
     @cached_property

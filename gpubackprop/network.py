@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy
+from numpy.typing import DTypeLike
 
 from . import inputs, onnx, pickles, sources, state_dict, storage
 from .activations import Activation
@@ -44,6 +45,8 @@ PREDICT_ROWS = 1024  # rows at a time in `Network.predict`: enough to fill the p
 class Network:
     """A multilayer perceptron.
 
+    Names are understood in any case, and by some aliases such as "xavier", "bce" or "gpu".
+
     Args:
         sizes: units of every layer, (n_0, ..., n_L), inputs first; at least two.
         activation: of the hidden layers: a name of `ACTIVATIONS`, a row, or a list of these, one per hidden layer.
@@ -54,7 +57,7 @@ class Network:
         l2: λ of the penalty λ/2 Σ W² over all weights, not biases, that is added to the loss.
         dropout: share of the units of every hidden layer that a training step drops, in [0, 1).
         backend: "auto", "numpy", "cuda", "cuda:N"; None for the default (`set_backend`).
-        dtype: "float32" or "float64", of parameters and arithmetic.
+        dtype: "float32" or "float64", or a type of NumPy such as ``numpy.float64``: of parameters and arithmetic.
         precision: of matrix products in float32: "float32"; on CUDA also "tf32", with operands of 11 bits, and
             "bfloat16", with 8, in which activations are stored then. Parameters, losses and sums stay float32.
         seed: of the initial weights: an integer, or None for a different network each time.
@@ -81,7 +84,7 @@ class Network:
         l2: float = 0.0,
         dropout: float = 0.0,
         backend: str | None = None,
-        dtype: str = "float32",
+        dtype: DTypeLike = "float32",
         precision: str = "float32",
         seed: int | None = 0,
     ) -> None:
@@ -103,9 +106,9 @@ class Network:
         """Make a network of an architecture on a backend, with all parameters zero."""
         self.architecture = architecture
         self.precision = choice("precision", precision, backend.precisions)
-        if architecture.dtype != "float32" and precision != "float32":
+        if architecture.dtype != "float32" and self.precision != "float32":
             raise InvalidValue(f"precision={precision!r} is of networks in float32, got dtype={architecture.dtype!r}")
-        self.backend = backend.with_precision(precision)
+        self.backend = backend.with_precision(self.precision)
         self.metadata: dict[str, str] = {}
         self.layout = Layout(architecture.shapes)
         self._theta = backend.zeros(self.layout.size, architecture.dtype)

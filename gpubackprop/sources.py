@@ -15,6 +15,7 @@ import numpy
 from . import inputs, npy
 from .errors import InvalidType, InvalidValue, MissingDependency
 from .files import data_file, path_of, refusing
+from .frames import KINDS
 
 Rows = Callable[[int, int], numpy.ndarray]  # rows start..stop-1 of something
 
@@ -85,7 +86,7 @@ class NpyFile:
         with data_file(path, name) as file:
             self._head = npy.header(file, path.stat().st_size, self._place)
         self.shape, self.dtype, self.nbytes = self._head.shape, self._head.dtype, self._head.nbytes
-        if self.dtype.kind not in inputs.KINDS:
+        if self.dtype.kind not in KINDS:
             raise InvalidType(f"{name} must hold real numbers, got a file of type {self.dtype}: {path}")
         if self._head.by_columns and len(self.shape) > 1:
             raise InvalidValue(
@@ -122,8 +123,9 @@ class Arrays(Source):
     in_order = False
 
     def __init__(self, X: Any, y: Any = None, sample_weight: Any = None) -> None:
-        named = {"X": X, "y": y, "sample_weight": sample_weight}
-        self.columns: list[Any] = [None if a is None else _column(a, name) for name, a in named.items()]
+        optional = {"y": y, "sample_weight": sample_weight}
+        others = [None if a is None else _column(a, name) for name, a in optional.items()]
+        self.columns: list[Any] = [_column(X, "X"), *others]
         self.weighted = sample_weight is not None
         shape = self.columns[0].shape
         self.rows = shape[0] if shape else 0

@@ -13,7 +13,7 @@ import numpy
 from . import container
 from .activations import ACTIVATIONS, Activation
 from .architecture import Architecture
-from .errors import InvalidType, InvalidValue
+from .errors import InvalidType, InvalidValue, ModelFileError
 from .formula import Row
 from .losses import LOSSES, Loss
 
@@ -151,7 +151,11 @@ def _architecture(network: dict[str, Any], known: Known, layers: int) -> Archite
 def row_of(stored: dict[str, Any], table: dict[str, Any]) -> Any:
     """Return the row that `Row.as_dict` describes, from a table of those that are known."""
     if stored["name"] not in table:
-        raise InvalidValue(f"{stored['name']!r} is no row of this package: pass your own as rows=[...]")
+        kind = type(next(iter(table.values()))).__name__.lower()
+        raise ModelFileError(
+            f"the {kind} {stored['name']!r} is no row of this package: pass your own as rows=[...]; accepted are rows "
+            "of this package and those given"
+        )
     row = table[stored["name"]]
     return row if stored["parameters"] == row.parameters else row(**stored["parameters"])
 

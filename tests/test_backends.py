@@ -188,7 +188,22 @@ def test_use_backend_is_of_its_task(gpu: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", ["gpu", "CUDA", " numpy", "cuda:", "cuda:x", "cuda:-1", "cuda:0:1", "cuda:00000", "cuda:٣", ""]
+    "bad",
+    [
+        "gpuu",
+        "cuda0",
+        "numpy:",
+        "numpy:0",
+        "auto:0",
+        "cuda:",
+        "gpu:",
+        "cuda:x",
+        "cuda:-1",
+        "cuda:0:1",
+        "cuda:00000",
+        "cuda:٣",
+        "",
+    ],
 )
 def test_bad_names(bad: str, no_cupy: None) -> None:
     for call in (

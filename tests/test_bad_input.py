@@ -200,7 +200,7 @@ _value("output: unknown", lambda b: gb.Network([3, 1], output_activation="x"), "
 _type("output: a number", lambda b: gb.Network([3, 1], output_activation=1), "output_activation", *NAMES, "got 1")
 _value("loss: unknown", lambda b: gb.Network([3, 1], loss="mes"), "loss", "'mse'", "'cross_entropy'", "got 'mes'")
 _type("loss: an activation", lambda b: gb.Network([3, 1], loss=gb.activations.relu), "loss", "'mse'", "Loss", "relu")
-_value("initializer: unknown", lambda b: gb.Network([3, 1], initializer="he"), "initializer", "'he_normal'", "got 'he'")
+_value("initializer: unknown", lambda b: gb.Network([3, 1], initializer="hi"), "initializer", "'he_normal'", "got 'hi'")
 _type("initializer: a number", lambda b: gb.Network([3, 1], initializer=0.1), "initializer", "'he_normal'", "got 0.1")
 _value("l2: negative", lambda b: gb.Network([3, 1], l2=-1.0), "l2", r"\[0, inf\)", "got -1.0")
 _value("l2: NaN", lambda b: gb.Network([3, 1], l2=math.nan), "l2", "finite", "got nan")
@@ -213,12 +213,13 @@ _type("dropout: a boolean", lambda b: gb.Network([3, 1], dropout=True), "dropout
 _value(
     "dtype: unknown", lambda b: gb.Network([3, 1], dtype="float16"), "dtype", "'float32', 'float64'", "got 'float16'"
 )
-_type("dtype: a class", lambda b: gb.Network([3, 1], dtype=float), "dtype", "'float32', 'float64'", "float")
+_value("dtype: a class", lambda b: gb.Network([3, 1], dtype=int), "dtype", "'float32', 'float64'", "got 'int64'")
+_type("dtype: None", lambda b: gb.Network([3, 1], dtype=None), "dtype", "'float32', 'float64'", "got None")
 _value("precision: unknown", lambda b: gb.Network([3, 1], precision="fp8"), "precision", "'float32'", "got 'fp8'")
 _type("precision: None", lambda b: gb.Network([3, 1], precision=None), "precision", "'float32'", "got None")
 _value("seed: negative", lambda b: gb.Network([3, 1], seed=-1), "seed", "at least 0", "got -1")
 _type("seed: a float", lambda b: gb.Network([3, 1], seed=1.5), "seed", "integer", "got 1.5 of type float")
-_value("backend: unknown", lambda b: gb.Network([3, 1], backend="gpu"), "backend", '"numpy"', '"cuda"', "got 'gpu'")
+_value("backend: unknown", lambda b: gb.Network([3, 1], backend="cda"), '"cuda"', "got 'cda'; did you mean 'cuda'")
 _type("backend: a number", lambda b: gb.Network([3, 1], backend=0), "backend", '"numpy"', "got 0 of type int")
 
 # -- forward, predict --------------------------------------------------------------------------------------------------
@@ -236,7 +237,7 @@ _type("forward: strings", lambda b: b.net.forward(b.X.astype(str)), "X must hold
 _type("forward: complex", lambda b: b.net.forward(b.X + 1j), "X must hold real numbers", "type complex128")
 _type("forward: dates", lambda b: b.net.forward(np.zeros((N, 3), "datetime64[s]")), "real numbers", "datetime64")
 _type("forward: ragged", lambda b: b.net.forward([[1, 2, 3], [4, 5]]), "X must be an array of real numbers", "list")
-_type("forward: None", lambda b: b.net.forward(None), "X must hold real numbers", "object")
+_type("forward: None", lambda b: b.net.forward(None), "X must be an array of real numbers, got None")
 _type("forward: a dict", lambda b: b.net.forward({"x": b.X}), "X must hold real numbers", "object")
 _type("forward: a broken array", lambda b: b.net.forward(_NotAnArray()), "real numbers", "_NotAnArray", "no array here")
 _type("forward: sparse", lambda b: b.net.forward(_Sparse()), "sparse _Sparse", "dense", r"X.toarray\(\)")
@@ -264,7 +265,19 @@ _value(
 )
 _value("y: float labels", lambda b: b.net.evaluate(b.X, b.y * 1.0), "integer labels", "type float64")
 _type("y: string labels", lambda b: b.net.evaluate(b.X, b.y.astype(str)), "y must hold real numbers", "type <U")
-_type("y: None", lambda b: b.net.evaluate(b.X, None), "y must hold real numbers", "object")
+_type("y: None", lambda b: b.net.evaluate(b.X, None), "y must be an array of real numbers, got None")
+_type("X: None", lambda b: gb.fit(b.net, None, b.y), "X must be an array of real numbers, got None")
+_type("X: None into an array", lambda b: b.net.predict(None, out=np.zeros((3, 4))), "X must be", "got None")
+_value(
+    "y: labels in a column", lambda b: gb.fit(b.net, b.X, b.y[:, None]), r"got \(6, 1\)", r"in one column are y\[:, 0\]"
+)
+_value("y: labels of floats", lambda b: gb.fit(b.net, b.X, b.y * 1.0), "of type float64", r"y\.astype\(int\)")
+_type(
+    "y: strings", lambda b: gb.fit(b.net, b.X, list("abcabc")), "<U1", r"numpy\.unique\(y, return_inverse=True\)\[1\]"
+)
+_type("y: strings as objects", lambda b: b.net.evaluate(b.X, np.array(list("abcabc"), object)), "object", r"unique\(y,")
+_type("X: strings", lambda b: b.net.predict([list("abc")]), "X must hold real numbers", r"pandas\.get_dummies")
+_value("sample_weight: empty", lambda b: gb.fit(b.net, b.X, b.y, sample_weight=[]), r"\(6,\)", r"got \(0,\)")
 _value("y: NaN", lambda b: b.single.evaluate(b.X, _with(b.y, math.nan)), "y must be finite", "in 1 places")
 _value("y: beyond float32", lambda b: b.single.evaluate(b.X, _with(b.y, 1e39)), "finite in float32", "in 1 places")
 _value(
@@ -584,7 +597,7 @@ _value("row: targets", lambda b: _loss(targets="prob"), "'mine': targets", "'dis
 _value("set_backend: unknown", lambda b: gb.set_backend("tpu"), '"auto"', '"numpy"', "got 'tpu'")
 _type("set_backend: a number", lambda b: gb.set_backend(1), '"auto"', "got 1 of type int")
 _type("set_backend: None", lambda b: gb.set_backend(None), '"auto"', "got None")
-_value("use_backend: unknown", lambda b: gb.use_backend("CUDA").__enter__(), '"cuda"', "got 'CUDA'")
+_value("use_backend: unknown", lambda b: gb.use_backend("metal").__enter__(), '"cuda"', "got 'metal'")
 _type("use_backend: a number", lambda b: gb.use_backend(2).__enter__(), '"auto"', "got 2 of type int")
 _type("use_backend: None", lambda b: gb.use_backend(None).__enter__(), '"auto"', "got None")
 _value("to: unknown", lambda b: b.net.to("metal"), '"numpy"', "got 'metal'")

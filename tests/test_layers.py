@@ -30,7 +30,7 @@ LAYERS = (
     ("inputs", "npy", "onnx", "storage", "workspace"),
     ("architecture", "backends", "container", "tensorfile"),
     ROWS,
-    ("checks", "encoding", "files", "formula", "errors", "streams", "version"),
+    ("checks", "encoding", "files", "formula", "frames", "errors", "streams", "version"),
 )
 AT_IMPORT = {"numpy", "safetensors"}  # the two dependencies; everything else waits until it is used
 CUPY = {"cupy", "cupyx", "cupy_backends"}

@@ -10,11 +10,13 @@ from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
+from ..checks import meant, nearest
 from ..errors import BackendUnavailable, InvalidType, InvalidValue
 from . import devices
 from .numpy import NumpyBackend
 
 ENVIRONMENT_VARIABLE = "GPUBACKPROP_BACKEND"
+KINDS = ("auto", "numpy", "cuda")
 ACCEPTED = '"auto", "numpy", "cuda" or "cuda:N" with N the number of a device'
 
 _default: str | None = None
@@ -109,14 +111,15 @@ def resolve(name: str | None = None) -> Any:
     """
     if name is None:
         name = _override.get() or _default or _of_environment()
-    if _text(name) == "auto":
-        name = "numpy" if why_no_cuda() else "cuda"
-    if name == "numpy":
+    given, _, device = _text(name).partition(":")
+    kind = meant(given, KINDS)
+    if kind == "auto" and name == given:
+        kind = "numpy" if why_no_cuda() else "cuda"
+    if kind == "numpy" and name == given:
         return _numpy_backend()
-    device = re.fullmatch(r"cuda(?::([0-9]{1,4}))?", name)
-    if device is None:
-        raise InvalidValue(f"backend must be {ACCEPTED}, got {name!r}")
-    return devices.cuda_backend(int(device[1]) if device[1] else None)
+    if kind != "cuda" or (name != given and not re.fullmatch("[0-9]{1,4}", device)):
+        raise InvalidValue(f"backend must be {ACCEPTED}, got {name!r}{nearest(given, KINDS)}")
+    return devices.cuda_backend(int(device) if device else None)
 
 
 def _of_environment() -> str:
