@@ -1,7 +1,8 @@
-"""Every code block of the README runs: Python in one namespace, commands for real or held against what they name."""
+"""Every code block of the README runs with what the text before it installs; other commands name what exists."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -9,14 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import installed
 import pytest
 
-import gpubackprop as gb
 from gpubackprop.cli import parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+PLACES = [(block[1], block[2], block.end()) for block in re.finditer(r"```(\w+)\n(.*?)```", README, re.DOTALL)]
+BLOCKS = [(language, text) for language, text, _ in PLACES]
 COMMANDS = [line for language, text in BLOCKS if language == "console" for line in text.splitlines()]
 
 
@@ -25,26 +27,49 @@ def test_the_languages_of_all_blocks_are_known():
     assert README.count("```") == 2 * len(BLOCKS)
 
 
-def test_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GPUBACKPROP_BACKEND", "numpy")
-    namespace: dict[str, object] = {}
-    for number, (language, text) in enumerate(BLOCKS):
-        if language == "python":
-            exec(compile(text, f"README.md, block {number}", "exec"), namespace)
+def _hidden(end: int) -> list[str]:
+    """Return the modules that are missing if only what the README names before a place is installed."""
+    before = README[:end]
+    assert re.search(r"^pip install \.$", before, re.MULTILINE), "nothing is installed yet"
+    named = re.findall(r"pip install '\.\[([\w,-]+)\]'|extras? `([\w-]+)`", before)
+    return installed.modules_left_out({extra for pair in named for part in pair for extra in part.split(",") if extra})
+
+
+def _run(folder: Path, codes: list[tuple[list[str], str]]) -> subprocess.CompletedProcess[str]:
+    (folder / "codes.json").write_text(json.dumps(codes), encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"GPUBACKPROP_BACKEND": "numpy", "MPLBACKEND": "agg"}
+    program = [sys.executable, "-W", "error", installed.__file__, "codes.json"]
+    return subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_python_blocks_run_with_what_the_text_before_them_installs(tmp_path):
+    blocks = [(_hidden(end), text) for language, text, end in PLACES if language == "python"]
+    assert {"matplotlib", "sklearn", "pandas"} <= set(blocks[0][0])
+    assert not {"numpy", "safetensors"} & set(blocks[0][0])
+    done = _run(tmp_path, blocks)
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_block_without_what_it_needs_fails(tmp_path):
+    done = _run(tmp_path, [(installed.modules_left_out([]), "import matplotlib")])
+    assert "No module named 'matplotlib'" in done.stderr
+    assert _run(tmp_path, [(installed.modules_left_out(["plot"]), "import matplotlib, PIL")]).returncode == 0
+
+
 def test_gpubackprop_commands_run(tmp_path):
-    commands = [shlex.split(line)[1:] for line in COMMANDS if line.startswith("gpubackprop ")]
-    assert [command[0] for command in commands] == ["train", "predict", "doctor", "bench", "bench", "launch", "launch"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(gb.__file__).parents[1]), "GPUBACKPROP_BACKEND": "numpy"}
-    for command in commands:
+    places = [(line, end) for language, text, end in PLACES if language == "console" for line in text.splitlines()]
+    commands = [(shlex.split(line)[1:], end) for line, end in places if line.startswith("gpubackprop ")]
+    names = [command[0] for command, _ in commands]
+    assert names == ["train", "predict", "doctor", "bench", "bench", "launch", "launch"]
+    for command, end in commands:
         if command[0] in ("bench", "launch"):  # test_bench_command.py runs a small suite, test_parallel.py ranks
             parser().parse_args(command)
             continue
-        program = [sys.executable, "-m", "gpubackprop", *command]
-        done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = _run(
+            tmp_path, [(_hidden(end), f"from gpubackprop.cli import main; raise SystemExit(main({command!r}))")]
+        )
         assert done.returncode == 0, done.stderr
         assert done.stdout
 
