@@ -71,6 +71,26 @@ def _columns_twice(path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_arrays([pyarrow.array([1.0, 2.0])] * 2, names=["b", "b"]), path)
 
 
+def _feather(columns: Callable[[Any], list[Any]], find: bytes = b"", put: bytes = b"") -> Callable[[Path], None]:
+    """Return what writes a file of Arrow with the columns x0, ..., y and w, and bytes of it replaced."""
+
+    def write(path: Path) -> None:
+        import pyarrow
+        import pyarrow.feather
+
+        found, file = columns(pyarrow), io.BytesIO()
+        names = [*(f"x{k}" for k in range(len(found) - 2)), "y", "w"]
+        pyarrow.feather.write_feather(pyarrow.table(dict(zip(names, found, strict=True))), file, "uncompressed")
+        path.write_bytes(file.getvalue().replace(find, put))
+
+    return write
+
+
+def _union(pyarrow: Any) -> list[Any]:
+    values = [pyarrow.array([1.0, 2.0])]
+    return [pyarrow.UnionArray.from_sparse(pyarrow.array([0, 0], pyarrow.int8()), values)] * (FEATURES + 2)
+
+
 BOMB = 40 * 2**20  # numbers, of which all take 320 MiB
 PAIR: dict[str, bytes | int] = {"X": _of(X), "y": _of(LABELS)}
 LETTERS = _of(numpy.array(["a", "b"] * (ROWS // 2))).replace(b"b\0\0\0", b"\xff" * 4)
@@ -87,7 +107,7 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "a bomb that nobody reads": (".npz", _archive({**PAIR, "other": BOMB}), ""),
     "a bomb": (".npz", _archive({"X": BOMB, "y": _of(LABELS)}), "more than 100 times"),
     "promises in an archive": (".npz", _archive({**PAIR, "X": _head("(500000000, 8)")}), "ends before its array"),
-    "encrypted": (".npz", _encrypted, "is encrypted"),
+    "encrypted": (".npz", _encrypted, "array X is encrypted"),
     "bzip2": (".npz", _archive(PAIR, zipfile.ZIP_BZIP2), "is compressed by method 12"),
     "xz": (".npz", _archive(PAIR, zipfile.ZIP_LZMA), "is compressed by method 14"),
     "no array": (".npz", _archive({**PAIR, "y": b"hello"}), "is no file that numpy.save"),
@@ -97,6 +117,14 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "a quote in every line": (".csv", lambda path: path.write_bytes(b'1,"\n",' * 2**21), "a row takes more than"),
     "an endless device": (".csv", lambda path: path.symlink_to("/dev/zero"), NOT_REGULAR),
     "a socket": (".csv", _socket, NOT_REGULAR),
+    "more rows than bytes": (
+        ".arrow",
+        _feather(
+            lambda pyarrow: [pyarrow.array([0.0] * 4099)] * 6, *((n).to_bytes(8, "little") for n in (4099, 10**7))
+        ),
+        "cannot be read by pyarrow",
+    ),
+    "a union": (".arrow", _feather(_union), "cannot be read by pyarrow"),
     "columns twice": (".parquet", _columns_twice, "more than one column has the name 'b'"),
     **{f"a pipe, {suffix}": (suffix, os.mkfifo, NOT_REGULAR) for suffix in ENDINGS},
     **{f"a folder, {suffix}": (suffix, Path.mkdir, NOT_REGULAR) for suffix in ENDINGS},

@@ -22,6 +22,7 @@ from gpubackprop.history import History, finite
 
 COMMAND = [sys.executable, "-m", "gpubackprop"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(gb.__file__).parents[1]), "OPENBLAS_NUM_THREADS": "1"}
+BUFFERED = {**ENVIRONMENT, "PYTHONUNBUFFERED": ""}  # what is printed waits until it is flushed
 QUICK = ["--hidden", "3", "--epochs", "2"]
 LINUX = pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes the streams")
 
@@ -214,7 +215,7 @@ def test_status_is_that_of_the_command(arguments: str, streams: str, table: Path
     """A shell of its own says the status, for a pipe has that of its last command."""
     script = f'{{ "$@"; echo $? >status; }} {streams}'
     call = ["sh", "-c", script, "sh", *COMMAND, *arguments.split()]
-    ended = subprocess.run(call, cwd=table.parent, env=ENVIRONMENT, capture_output=True, timeout=300, check=False)
+    ended = subprocess.run(call, cwd=table.parent, env=BUFFERED, capture_output=True, timeout=300, check=False)
     status = int((table.parent / "status").read_text())
     assert status in ({0} if arguments.startswith("--") else {2, 141, 1} if "full" in streams else {2, 141})
     assert b"Traceback" not in ended.stderr
