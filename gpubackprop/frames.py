@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
@@ -9,6 +11,52 @@ import numpy
 from .errors import InvalidType, InvalidValue
 
 KINDS = "biuf"  # booleans, integers and floats of NumPy
+
+
+def names_of(x: Any) -> list[str] | None:
+    """Return the names of the columns of a DataFrame, or None if there are none or they do not tell columns apart."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(x, pandas.DataFrame):
+        return None
+    names = list(x.columns)
+    return names if all(isinstance(name, str) for name in names) and len(set(names)) == len(names) else None
+
+
+def arranged(x: Any, features: Sequence[str] | None, place: str = "X") -> Any:
+    """Return a DataFrame with the columns of the features, in their order; anything else as it is."""
+    names = names_of(x)
+    if names is None or features is None or names == features:
+        return x
+    return x[chosen(names, features, place)]
+
+
+def chosen(names: Sequence[str], features: Sequence[str] | None, place: str) -> list[str]:
+    """Return which columns of a table are examples: the features, in their order, or all columns.
+
+    Args:
+        names: of the columns of the table.
+        features: names of the columns that the network was trained on, or None.
+        place: what messages call the table.
+
+    Raises:
+        InvalidValue: a feature is missing.
+    """
+    if features is None:
+        return list(names)
+    if missing := [name for name in features if name not in names]:
+        raise InvalidValue(
+            f"{place} has no column {_listed(missing)}; the network takes {_listed(features)}, by name and in any "
+            f"order, and {place} has {_listed(names)}"
+        )
+    if others := [name for name in names if name not in features]:
+        import logging  # not imported by those who have no others
+
+        logging.getLogger("gpubackprop").info("%s: ignored %s, not among the features", place, _listed(others))
+    return list(features)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
 
 
 def numbers(x: Any, name: str) -> numpy.ndarray:

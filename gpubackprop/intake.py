@@ -2,21 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .backends import resolve
 from .errors import InvalidType, InvalidValue
+from .frames import arranged
 from .network import Network
-from .sources import Arrays, ArrowTable, Batches, Source, are_batches, is_arrow
+from .sources import Arrays, ArrowTable, Batches, Source, are_batches, gathered, is_arrow
 from .streaming import Windows, bytes_of_row, check, rows_of_window
 
 SHARE = 0.8  # of the memory that is free, which data and training may take together
 IN_MEMORY = "in memory"
 
 
-def source_of(X: Any, y: Any, sample_weight: Any) -> Source:
+def training_source(net: Network, X: Any, y: Any, sample_weight: Any) -> Source:
+    """Return what `fit` is given as a source; columns with the names of the network's features are in their order."""
+    source, features = source_of(X, y, sample_weight), net.features
+    if features is None or source.features is None or sorted(features) != sorted(source.features):
+        return source
+    return source_of(X, y, sample_weight, features)
+
+
+def validation_of(net: Network, data: Any, source: Source, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    """Return validation data on the network's backend: examples, targets, and weights or None.
+
+    Args:
+        net: the network.
+        data: a pair (X, y) or a triple (X, y, sample_weight), each as `fit` takes it; a source, batches, or a table of
+            Arrow with the columns of the training data.
+        source: of the training data, whose features they have.
+        y: targets as `fit` is given them; columns of a table of Arrow.
+        sample_weight: weights as `fit` is given them.
+
+    Raises:
+        InvalidType: something that holds no examples, or not their targets.
+        InvalidValue: a shape, a value or a number of items that is not accepted.
+        MissingDependency: pyarrow is not installed.
+    """
+    try:
+        held = _validation_source(data, source, y, sample_weight)
+        arrays = gathered(held) if isinstance(held, Batches) else held.whole()
+    except (InvalidType, InvalidValue) as error:
+        raise type(error)(f"validation_data: {error}") from error
+    return net._batch(*arrays, prefix="validation ")
+
+
+def _validation_source(data: Any, source: Source, y: Any, sample_weight: Any) -> Source:
+    accepted = "a pair (X, y) or a triple (X, y, sample_weight)"
+    if isinstance(data, (list, tuple)):
+        if len(data) not in (2, 3):
+            raise InvalidValue(f"it must be {accepted}, got {len(data)} items; of batches, pass a function")
+        X, targets, weights = (*data, None)[:3]
+        return source_of(X, targets, weights, source.features)
+    if is_arrow(data):
+        if not isinstance(source, ArrowTable):
+            raise InvalidType(f"it must be {accepted}, got a table without the names of its targets")
+        return source_of(data, y, sample_weight, source.features)
+    if not (isinstance(data, Source) or are_batches(data)):
+        raise InvalidType(f"it must be {accepted}, batches or a table of Arrow, got {type(data).__name__}")
+    return source_of(data, None, None)
+
+
+def source_of(X: Any, y: Any, sample_weight: Any, features: Sequence[str] | None = None) -> Source:
     """Return what `fit` is given as a source; it may be one, of targets too.
+
+    Args:
+        X: examples.
+        y: targets, or None.
+        sample_weight: weights, or None.
+        features: names of the columns of the examples, in order, if X is a table or a frame; None for its own.
 
     Raises:
         InvalidType: something that holds no examples, or not their targets.
@@ -28,9 +83,9 @@ def source_of(X: Any, y: Any, sample_weight: Any) -> Source:
     if is_arrow(X):
         if y is None:
             raise InvalidType("y must name the columns of the targets where X is a table of Arrow, got None")
-        return ArrowTable(X, y, sample_weight)
+        return ArrowTable(X, y, sample_weight, features)
     if y is not None:
-        return Arrays(X, y, sample_weight)
+        return Arrays(arranged(X, features), y, sample_weight)
     if not (are_batches(X) or isinstance(X, (list, tuple))):
         raise InvalidType(
             f"y is missing, and X is a {type(X).__name__}, not batches (X, y) or a function that returns such"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ from .checks import choice, integer
 from .errors import InvalidValue
 from .files import replacing
 from .formula import Row
+from .frames import arranged
 from .initializers import Initializer
 from .losses import Loss
 from .streaming import Collected, Windows
@@ -155,6 +157,22 @@ class Network:
         return self.architecture.dtype
 
     @property
+    def features(self) -> list[str] | None:
+        """Names of the columns of the last table or DataFrame it was trained on, kept in `metadata`, or None.
+
+        Columns of other tables and DataFrames are matched by these names, in any order, and further ones are ignored.
+        """
+        with contextlib.suppress(ValueError, RecursionError):
+            names = json.loads(self.metadata.get("features", "null"))
+            if isinstance(names, list) and len(names) == len({n for n in names if isinstance(n, str)}) == self.sizes[0]:
+                return names
+        return None
+
+    def _name_features(self, names: list[str] | None) -> None:
+        if names is not None:
+            self.metadata["features"] = json.dumps(names, ensure_ascii=False)
+
+    @property
     def gradient(self) -> Any:
         """∂L/∂θ of the last call of `loss_and_gradients`, laid out like `theta`; training uses the memory too."""
         if self._gradient is None:
@@ -237,7 +255,7 @@ class Network:
             InvalidValue: X has another shape or holds NaN or infinity.
             InvalidType: X does not hold numbers.
         """
-        x = inputs.examples(X, self.sizes[0], self.backend, self.dtype)
+        x = inputs.examples(arranged(X, self.features), self.sizes[0], self.backend, self.dtype)
         return inputs.like(self._outputs(x, len(x)), X, self.backend)
 
     def predict(self, X: Any, *, batch_size: int = PREDICT_ROWS, out: Any = None) -> Any:
@@ -247,7 +265,7 @@ class Network:
 
         Args:
             X: examples (N, n_0), an array, perhaps mapped from a file; or the path of a .npy file; or what `fit` takes
-                of Arrow, without targets; or batches, an iterable of such arrays or a function that returns one.
+                of Arrow; or batches, an iterable of such arrays or a function that returns one.
             batch_size: rows at a time.
             out: an array (N, n_L) of NumPy, perhaps mapped from a file, to write the outputs into; or None.
 
@@ -262,8 +280,8 @@ class Network:
         """
         rows = integer("batch_size", batch_size, 1)
         if out is not None or sources.is_elsewhere(X):
-            return self._outputs_of(sources.without_targets(X), rows, out)
-        x = inputs.examples(X, self.sizes[0], self.backend, self.dtype)
+            return self._outputs_of(sources.without_targets(X, self.features), rows, out)
+        x = inputs.examples(arranged(X, self.features), self.sizes[0], self.backend, self.dtype)
         return inputs.like(self._outputs(x, min(rows, len(x))), X, self.backend)
 
     def _outputs_of(self, source: sources.Source, rows: int, out: Any) -> numpy.ndarray:
@@ -537,10 +555,11 @@ class Network:
 
     def _batch(self, X: Any, y: Any, sample_weight: Any, prefix: str = "") -> tuple[Any, Any, Any]:
         """Return examples, targets and weights, checked, on the backend; messages call them prefix + "X" and "y"."""
-        x = inputs.examples(X, self.sizes[0], self.backend, self.dtype, f"{prefix}X")
+        x = inputs.examples(arranged(X, self.features), self.sizes[0], self.backend, self.dtype, f"{prefix}X")
         t = inputs.targets(y, len(x), self.sizes[-1], self.loss, self.backend, self.dtype, f"{prefix}y")
-        w = None if sample_weight is None else inputs.weights(sample_weight, len(x), self.backend, self.dtype)
-        return x, t, w
+        if sample_weight is None:
+            return x, t, None
+        return x, t, inputs.weights(sample_weight, len(x), self.backend, self.dtype, f"{prefix}sample_weight")
 
 
 def load(path: str | os.PathLike[str], *, backend: str | None = None, rows: Sequence[Row] = ()) -> Network:

@@ -15,7 +15,7 @@ import numpy
 from . import inputs, npy
 from .errors import InvalidType, InvalidValue, MissingDependency
 from .files import data_file, path_of, refusing
-from .frames import KINDS
+from .frames import KINDS, arranged, chosen, names_of
 
 Rows = Callable[[int, int], numpy.ndarray]  # rows start..stop-1 of something
 
@@ -37,12 +37,14 @@ class Source(ABC):
         weighted: whether they have weights.
         in_order: whether they come in one order alone.
         bytes_in_files: what `whole` would take, and is not in memory yet.
+        features: names of the columns of the examples, or None.
     """
 
     rows: int | None
     weighted = False
     in_order = True
     bytes_in_files = 0
+    features: list[str] | None = None
 
     @abstractmethod
     def blocks(self, size: int, order: Iterable[int] | None = None) -> Iterator[Block]:
@@ -126,6 +128,7 @@ class Arrays(Source):
         optional = {"y": y, "sample_weight": sample_weight}
         others = [None if a is None else _column(a, name) for name, a in optional.items()]
         self.columns: list[Any] = [_column(X, "X"), *others]
+        self.features = names_of(X)
         self.weighted = sample_weight is not None
         shape = self.columns[0].shape
         self.rows = shape[0] if shape else 0
@@ -250,8 +253,8 @@ def is_elsewhere(X: Any) -> bool:
     return isinstance(X, (numpy.memmap, Source)) or is_path(X) or is_arrow(X) or are_batches(X)
 
 
-def without_targets(X: Any) -> Source:
-    """Return examples alone as a source.
+def without_targets(X: Any, features: Sequence[str] | None = None) -> Source:
+    """Return examples only as a source, of tables the columns that are named.
 
     Raises:
         InvalidType: something that holds no examples.
@@ -261,8 +264,8 @@ def without_targets(X: Any) -> Source:
     if isinstance(X, Source):
         return X
     if is_arrow(X):
-        return ArrowTable(X)
-    return Batches(X, with_targets=False) if are_batches(X) else Arrays(X)
+        return ArrowTable(X, features=features)
+    return Batches(X, with_targets=False) if are_batches(X) else Arrays(arranged(X, features))
 
 
 # -- Arrow -------------------------------------------------------------------------------------------------------------
@@ -276,20 +279,26 @@ class ArrowTable(Source):
     Args:
         table: a path, or an object of pyarrow.
         targets: name of the column of class labels or values, or names of the columns of targets; None for none.
-        weight: name of the column of weights, or None. All other columns are features, in their order.
+        weight: name of the column of weights, or None.
+        features: names of the columns of the examples, in order; None for all other columns, in their order.
 
     Raises:
         MissingDependency: pyarrow is not installed.
         InvalidValue: the file cannot be read, or has no such column.
     """
 
-    def __init__(self, table: Any, targets: Any = None, weight: Any = None) -> None:
+    def __init__(
+        self, table: Any, targets: Any = None, weight: Any = None, features: Sequence[str] | None = None
+    ) -> None:
         self._place = f"X: {path_of(table)}" if is_path(table) else "X"
         self._dataset, names, self.rows = _opened_by_pyarrow(table, self._place)
         self._y = _names(targets, "y", names)
         self._w = _names(weight, "sample_weight", names)
+        if len(self._w) > 1:
+            raise InvalidValue(f"sample_weight must name one column of X, got {len(self._w)}")
         self._y_is_one = isinstance(targets, str)
-        self._x = [name for name in names if name not in (*self._y, *self._w)]
+        others = [name for name in names if name not in (*self._y, *self._w)]
+        self.features = self._x = chosen(others, features, self._place)
         self.weighted = bool(self._w)
         if not self.rows:
             raise InvalidValue(f"{self._place} has no rows; accepted is at least one")
@@ -336,9 +345,20 @@ class ArrowTable(Source):
 
     def whole(self) -> tuple[Any, Any, Any]:
         """Return all rows."""
-        blocks = [block[1:] for block in self.blocks(2**17)]
-        x, y, w = (None if parts[0] is None else numpy.concatenate(parts) for parts in zip(*blocks, strict=True))
-        return x, y, w
+        return gathered(self)
+
+
+def gathered(source: Source) -> tuple[Any, Any, Any]:
+    """Return all blocks of a source in memory, as `fit` is given them."""
+    columns: dict[str, list[Any]] = {"X": [], "y": [], "sample_weight": []}
+    for place, *parts in source.blocks(2**17):
+        for (name, column), part in zip(columns.items(), parts, strict=True):
+            if part is not None:
+                column.append(inputs.host(part, f"{name}{place}"))
+    if any(column and len(column) < len(columns["X"]) for column in columns.values()):
+        raise InvalidValue("sample_weight must be given in all batches or in none")
+    x, y, w = (numpy.concatenate(column) if column else None for column in columns.values())
+    return x, y, w
 
 
 def is_arrow(X: Any) -> bool:
@@ -373,9 +393,13 @@ def _refuse_twice(names: list[str], place: str) -> None:
 
 def _names(given: Any, argument: str, names: Sequence[str]) -> list[str]:
     """Return names of columns, checked."""
-    asked = [given] if isinstance(given, str) else [] if given is None else given
+    if given is None:
+        return []
+    asked = [given] if isinstance(given, str) else given
     if not isinstance(asked, (list, tuple)) or not all(isinstance(name, str) for name in asked):
         raise InvalidType(f"{argument} must name columns of X, which is a table of Arrow, got {type(given).__name__}")
+    if not asked:
+        raise InvalidValue(f"{argument} must name at least one column of X, got none; it has {', '.join(names[:20])}")
     if missing := [name for name in asked if name not in names]:
         raise InvalidValue(f"{argument}: X has no column {missing[0]!r}; it has {', '.join(names[:20])}")
     return list(asked)

@@ -20,7 +20,7 @@ from .checks import boolean, choice, integer, real
 from .epochs import Epochs, Patience
 from .errors import InvalidType, InvalidValue, MissingDependency, Terminated
 from .history import History
-from .intake import source_of, taken_in, why_streamed
+from .intake import taken_in, training_source, validation_of, why_streamed
 from .network import Network
 from .optimizers import OPTIMIZERS, Optimizer
 from .parallel import Alone
@@ -43,7 +43,7 @@ def fit(
     optimizer: str | Optimizer = "sgd",
     epochs: int = 100,
     batch_size: int = 256,
-    validation_data: tuple[Any, Any] | None = None,
+    validation_data: Any = None,
     sample_weight: Any = None,
     shuffle: bool = True,
     seed: int | None = 0,
@@ -82,14 +82,18 @@ def fit(
     Args:
         net: the network; its parameters go on from what they are.
         X: examples (N, n_0): an array, perhaps mapped from a file, or the path of a .npy file. Or the path of a
-            .parquet, .arrow or .feather file, a table or a data set of pyarrow. Or batches: a function that returns an
+            .parquet, .arrow or .feather file, a table or a data set of pyarrow, whose columns other than y and
+            sample_weight are the features. The names of their columns, or of those of a DataFrame, are then
+            `net.features`, by which tables are matched in any order. Or batches: a function that returns an
             iterator over pairs (X, y) or triples (X, y, sample_weight), or what can be iterated over in every epoch.
         y: class labels 0..n_L-1 (N,) for several outputs, values (N,) for one, or targets (N, n_L), or their path; for
             tables of Arrow the name of a column, or a list of such; None for batches.
         optimizer: an object of `gpubackprop.optimizers`, or one's name for its defaults.
         epochs: the most passes over the data.
         batch_size: examples in a step; the last batch of an epoch may have fewer.
-        validation_data: (X, y) on which the loss is computed after each epoch, and then decides about stopping.
+        validation_data: (X, y) or (X, y, sample_weight), each as above, or batches, or a table of Arrow with the
+            columns of X. Their loss is computed after each epoch, and then decides about stopping. They are held in
+            memory.
         sample_weight: weights (N,) of the examples in the mean loss of their batch, or their path or column, or None.
         shuffle: whether each epoch goes over the examples in a new order.
         seed: of the order and of dropout: an integer, or None for another each time.
@@ -130,12 +134,12 @@ def fit(
     seed = seed if seed is None else integer("seed", seed, 0)
     rule, calls = _optimizer(optimizer), _callbacks(callbacks)
     checkpoint, resume, retries = _checkpoint(checkpoint, resume), bool(resume), integer("retries", retries, 0)
-    source, batch_size = _source(X, y, sample_weight, batch_size, checkpoint)
+    source, batch_size = _source(net, X, y, sample_weight, batch_size, checkpoint)
     stream = stream if stream is None else boolean("stream", stream)
     needed = functools.partial(bytes_of, net.architecture, net.backend, net.precision, rule, batch_size)
     why = group.first(why_streamed(net, source, batch_size, stream, needed, group.here))
     data, says = taken_in(net, source, batch_size, why)
-    validation = None if validation_data is None else _validation(net, validation_data)
+    validation = None if validation_data is None else validation_of(net, validation_data, source, y, sample_weight)
     history = History(samples=source.rows or 0, backend=net.backend.description, data=says)
     examples = None if validation is None else len(validation[0])
     compared = {"data": data if why is None else (), "validation_data": validation or ()}
@@ -173,6 +177,7 @@ def fit(
             retries=retries,
         )
         history.stopped_because = training.take()
+        net._name_features(source.features)
         if interrupted() == signal.SIGTERM:
             newest = group.first(keeper.newest)  # who ends first ends the others
             left = f"the last checkpoint is {newest}" if newest else "no checkpoint could be written"
@@ -214,9 +219,9 @@ def _network(net: Any) -> Network:
     return net
 
 
-def _source(X: Any, y: Any, sample_weight: Any, batch_size: int, checkpoint: Any) -> tuple[Source, int]:
+def _source(net: Network, X: Any, y: Any, sample_weight: Any, batch_size: int, checkpoint: Any) -> tuple[Source, int]:
     """Return the data, and the batch size, which is no larger."""
-    source = source_of(X, y, sample_weight)
+    source = training_source(net, X, y, sample_weight)
     if source.rows is None and checkpoint is not None:
         raise InvalidValue("checkpoints are for data of a known number of examples, and X is batches: leave them out")
     return source, min(batch_size, source.rows or batch_size)
@@ -237,14 +242,6 @@ def _callbacks(callbacks: Any) -> list[Callback]:
     if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
         raise InvalidType(f"callbacks must be a list of functions callback(net, history), got {callbacks!r}")
     return list(callbacks)
-
-
-def _validation(net: Network, data: Any) -> tuple[Any, Any, Any]:
-    if not isinstance(data, (list, tuple)):
-        raise InvalidType(f"validation_data must be a pair (X, y), got {type(data).__name__}")
-    if len(data) != 2:
-        raise InvalidValue(f"validation_data must be a pair (X, y), got {len(data)} items")
-    return net._batch(data[0], data[1], None, prefix="validation ")
 
 
 def _checkpoint(checkpoint: Any, resume: Any) -> Checkpoint | None:

@@ -232,7 +232,7 @@ _CALLS: dict[str, tuple[str, int, str]] = {
     "ragged file": ("train ragged.csv", 2, "line 2 has 1 fields and the first has 2"),
     "no such column": ("train good.csv --target x", 2, "no column 'x'"),
     "unknown task": ("train good.csv --task clustering", 2, "invalid choice: 'clustering'"),
-    "unknown backend": ("train good.csv --backend gpu", 2, "backend must be .*got 'gpu'"),
+    "unknown backend": ("train good.csv --backend metal", 2, "backend must be .*got 'metal'"),
     "no epochs": ("train good.csv --epochs 0", 2, "'0' is not accepted; give a whole number of at least 1"),
     "half a batch": ("train good.csv --batch-size 1.5", 2, "'1.5' is not accepted"),
     "no units": ("train good.csv --hidden 8,0", 2, "give whole numbers of at least 1, as in 256,128"),
