@@ -15,6 +15,10 @@ class InvalidType(GpubackpropError, TypeError):
     """An argument of a type that is not accepted."""
 
 
+class InUse(GpubackpropError, RuntimeError):
+    """A network or an estimator is in use by a call in another thread, or by the call that this one is made within."""
+
+
 class BackendUnavailable(GpubackpropError, RuntimeError):
     """The backend that was asked for cannot run here; the message names the cause and the remedy."""
 

@@ -159,7 +159,7 @@ def _derivatives(net: Network, batch: tuple[Any, Any, Any, Any], method: str, ch
         return ws.value[()]
 
     derivative = _complex_step if method == "complex_step" else _central_difference
-    with numpy_backend.running(twin.flops(ws.rows)):
+    with (running := numpy_backend.running(twin.flops(ws.rows))), running:
         return numpy.array([derivative(functools.partial(loss, position)) for position in positions[chosen]])
 
 

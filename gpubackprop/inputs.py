@@ -63,7 +63,7 @@ def targets(y: Any, rows: int, outputs: int, loss: Loss, backend: NumpyBackend, 
     if t.shape == (rows,) and outputs > 1:
         return backend.asarray(_one_hot(t, outputs, accepted, name), dtype)
     t = _converted(t.reshape(rows, outputs), backend, dtype, name)
-    with backend.running(0.0):
+    with (running := backend.running(0.0)), running:
         return _accepted_by(loss, t, name)
 
 
@@ -101,7 +101,7 @@ def weights(
     w = array(sample_weight, name)
     check_weights(w.shape, rows, name)
     w = _converted(w.reshape(rows, 1), backend, dtype, name)
-    with backend.running(0.0):
+    with (running := backend.running(0.0)), running:
         low, high = float(w.min()), float(w.max())
         if low < 0 or (high if largest is None else largest) <= 0:
             raise InvalidValue(
@@ -243,10 +243,13 @@ def _host_array(x: Any, name: str) -> numpy.ndarray:
 
 def _converted(x: Any, backend: NumpyBackend, dtype: str, name: str) -> Any:
     """Return x on the backend, after a check for what is not finite, before and after the change of type."""
-    with backend.running(0.0):  # a float64 too large for float32 becomes infinite, and is reported as such
+    with (
+        (running := backend.running(0.0)),
+        running,
+    ):  # a float64 too large for float32 becomes infinite, and is reported as such
         converted = backend.asarray(x, dtype)
     if not backend.is_finite(converted):
-        with backend.running(0.0):
+        with (running := backend.running(0.0)), running:
             count = int((~backend.xp.isfinite(converted)).sum())
         raise InvalidValue(
             f"{name} must be finite in {dtype}, got NaN, infinity or values beyond its range in {count} places: "

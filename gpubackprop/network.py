@@ -19,7 +19,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +35,7 @@ from .errors import InvalidValue
 from .files import replacing
 from .formula import Row
 from .frames import arranged
+from .in_use import Use
 from .initializers import Initializer
 from .losses import Loss
 from .streaming import Collected, Windows
@@ -48,6 +48,10 @@ class Network:
     """A multilayer perceptron.
 
     Names are understood in any case, and by some aliases such as "xavier", "bce" or "gpu".
+
+    Threads may share a network. Any number of them may predict, evaluate and compute gradients at the same time. While
+    one trains it by `fit`, or loads parameters, calls that need parameters that stand still raise `InUse` in the
+    others. `predict` and `evaluate` run, on the parameters as they are at that moment.
 
     Args:
         sizes: units of every layer, (n_0, ..., n_L), inputs first; at least two.
@@ -115,13 +119,12 @@ class Network:
         self.layout = Layout(architecture.shapes)
         self._theta = backend.zeros(self.layout.size, architecture.dtype)
         self._parameters = self.layout.views(self._theta)
-        with self.backend.running(0.0):
+        with (running := self.backend.running(0.0)), running:
             self._stored = self.backend.narrow(self._theta)  # what products multiply by: θ, or a copy of another type
         self._operands = [W for W, _ in self.layout.views(self._stored)]
         self._gradient: Any = None
-        self._kept: Workspace | None = None
-        self._lent: list[Workspace] = []
-        self._training = threading.Lock()  # of gradient and buffers, which threads share
+        self._kept: list[Workspace] = []  # of `loss_and_gradients`, while no call has it
+        self._lent: list[Workspace] = []  # of predictions
 
     @property
     def theta(self) -> Any:
@@ -174,14 +177,14 @@ class Network:
 
     @property
     def gradient(self) -> Any:
-        """∂L/∂θ of the last call of `loss_and_gradients`, laid out like `theta`; training uses the memory too."""
+        """∂L/∂θ of the last call of `loss_and_gradients`, laid out like `theta`; zero before the first."""
         if self._gradient is None:
             self._gradient = self.backend.zeros(self.layout.size, self.dtype)
         return self._gradient
 
     def _set_parameters(self, parameters: Iterable[tuple[Any, ...]]) -> None:
         """Copy [(W_1, b_1), ...], NumPy's or the backend's, taken one by one, into the network's own."""
-        with self.backend.running(0.0):
+        with (running := self.backend.running(0.0)), running:
             for own, given in zip(self._parameters, parameters, strict=True):
                 for view, values in zip(own, given, strict=True):
                     view[...] = self.backend.asarray(values, self.dtype)
@@ -296,7 +299,7 @@ class Network:
 
     def _outputs(self, x: Any, rows: int) -> Any:
         """Return a_L of examples on the backend, so many rows at a time."""
-        with self.backend.running(self.flops(rows)), self._predicting_on(rows) as ws:
+        with (running := self.backend.running(self.flops(rows))), running, self._predicting_on(rows) as ws:
             self._narrowed()
             result = self.backend.zeros((len(x), self.sizes[-1]), self.dtype)
             for start in range(0, len(x), rows):
@@ -308,7 +311,7 @@ class Network:
     @contextlib.contextmanager
     def _predicting_on(self, rows: int) -> Iterator[Workspace]:
         """Lend buffers for so many rows: those of the last prediction if they suffice and no other thread has them."""
-        ws = self._lent.pop() if self._lent else None
+        ws = _popped(self._lent)
         if ws is None or ws.rows < rows or rows <= PREDICT_ROWS < ws.rows:
             ws = Workspace(self.architecture, self.backend, rows, training=False)
         yield ws
@@ -345,7 +348,7 @@ class Network:
     def _total_loss(self, ws: Workspace, x: Any, t: Any, w: Any) -> tuple[float, float]:
         """Return the mean loss of checked examples times what they weigh, and what they weigh; 0 and 0 of none."""
         total = weights = 0.0
-        with self.backend.running(self.flops(ws.rows)):
+        with (running := self.backend.running(self.flops(ws.rows))), running:
             self._narrowed()
             for start in range(0, len(x), ws.rows):
                 rows = slice(start, start + ws.rows)
@@ -374,18 +377,21 @@ class Network:
         Raises:
             InvalidValue: a shape or a value that is not accepted.
             InvalidType: something that does not hold numbers.
+            InUse: another thread trains the network, or loads parameters.
         """
         x, t, w = self._batch(X, y, sample_weight)
         given = None if masks is None else inputs.masks(masks, len(x), self.sizes[1:-1], self.backend, self.dtype)
-        with self._training, self.backend.running(self.flops(len(x))):
-            ws = self._workspace(len(x), dropout=masks is not None).load(self.backend.narrow(x), t, w)
+        use, running = Use(self, "loss_and_gradients"), self.backend.running(self.flops(len(x)))
+        with use, use, running, running, self._differentiating_on(len(x), dropout=masks is not None) as kept:
+            ws = kept.load(self.backend.narrow(x), t, w)
             if given is not None:
                 ws.mask[1:-1] = map(self.backend.narrow, given)
             self._narrowed()
             self._forward(ws)
-            self._backward(ws, self.layout.views(self.gradient))
-            ws.unload()
-            return float(ws.value), self.layout.views(self.gradient.copy())
+            gradient = self.backend.zeros(self.layout.size, self.dtype)
+            self._backward(ws, self.layout.views(gradient))
+            self._gradient = gradient
+            return float(ws.value), self.layout.views(gradient.copy())
 
     def draw_masks(self, rows: int, seed: int | None = None) -> list[numpy.ndarray]:
         """Return one dropout mask per hidden layer: 0 with the probability `dropout`, else 1 / (1 − dropout).
@@ -488,9 +494,11 @@ class Network:
             InvalidType: no mapping, or a value that does not hold real numbers; the network is as it was.
             InvalidValue: a key is missing or not of this network, or a value has another shape or is not finite; the
                 network is as it was.
+            InUse: another thread trains the network, or computes its gradients; the network is as it was.
         """
         parameters = state_dict.read(state, self.layout.shapes, self.backend, self.dtype)
-        with self.backend.running(0.0):  # copies first: what was given may be views of θ
+        use, running = Use(self, "load_state_dict", writes=True), self.backend.running(0.0)
+        with use, use, running, running:  # copies first: what was given may be views of θ
             self._set_parameters([tuple(x.copy() for x in pair) for pair in parameters])
 
     @property
@@ -547,11 +555,15 @@ class Network:
         """Return [(W_1, b_1), ...] as NumPy arrays."""
         return [(self.backend.to_numpy(W), self.backend.to_numpy(b)) for W, b in self._parameters]
 
-    def _workspace(self, rows: int, *, dropout: bool) -> Workspace:
-        """Return buffers for a training step on so many rows, those of the last call if they suffice."""
-        if self._kept is None or self._kept.rows < rows or self._kept.dropout != dropout:
-            self._kept = Workspace(self.architecture, self.backend, rows, dropout=dropout)
-        return self._kept.first(rows)
+    @contextlib.contextmanager
+    def _differentiating_on(self, rows: int, *, dropout: bool) -> Iterator[Workspace]:
+        """Lend buffers for both passes: those of the last call if they suffice and no other call has them."""
+        ws = _popped(self._kept)
+        if ws is None or ws.rows < rows or ws.dropout != dropout:
+            ws = Workspace(self.architecture, self.backend, rows, dropout=dropout)
+        yield ws.first(rows)
+        ws.unload()
+        self._kept[:] = [ws]
 
     def _batch(self, X: Any, y: Any, sample_weight: Any, prefix: str = "") -> tuple[Any, Any, Any]:
         """Return examples, targets and weights, checked, on the backend; messages call them prefix + "X" and "y"."""
@@ -560,6 +572,14 @@ class Network:
         if sample_weight is None:
             return x, t, None
         return x, t, inputs.weights(sample_weight, len(x), self.backend, self.dtype, f"{prefix}sample_weight")
+
+
+def _popped(pool: list[Workspace]) -> Workspace | None:
+    """Take a workspace out of a pool that threads share, or return None."""
+    try:
+        return pool.pop()
+    except IndexError:
+        return None
 
 
 def load(path: str | os.PathLike[str], *, backend: str | None = None, rows: Sequence[Row] = ()) -> Network:
@@ -580,7 +600,7 @@ def load(path: str | os.PathLike[str], *, backend: str | None = None, rows: Sequ
     """
     place = resolve(backend)  # what is wrong with it is not the file's fault
     network = Network.__new__(Network)
-    with storage.reading(path, rows) as stored, place.running(0.0):
+    with storage.reading(path, rows) as stored, (running := place.running(0.0)), running:
         network._build(stored.architecture, place, "float32")
         network.metadata = stored.metadata
         for l, pair in enumerate(network._parameters, start=1):

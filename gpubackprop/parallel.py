@@ -323,7 +323,7 @@ class Group(Alone):
     def _share_parameters(self, net: Network) -> None:
         theta = numpy.array(net.backend.to_numpy(net.theta))
         self._finish(self._comm.Ibcast(theta))
-        with net.backend.running(0.0):
+        with (running := net.backend.running(0.0)), running:
             net.theta[...] = net.backend.asarray(theta, net.dtype)
 
     def reducer(self, backend: NumpyBackend, asked: Callable[[], int]) -> HostReducer | None:

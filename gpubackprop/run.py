@@ -6,6 +6,7 @@ import contextlib
 import functools
 import itertools
 import math
+import weakref
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -142,14 +143,15 @@ class Run:
                 for n, a in zip(rows, self.data, strict=True)
             ]
             sums = Sums(net, self.reducer, self.at_once, several) if several or self.reducer else None
-            gradients = [] if sums else net.layout.views(net.gradient)
+            gradient = sums.gradient if sums else net.backend.zeros(net.layout.size, net.dtype)
             if several:  # formulas will want some memory too
                 net.backend.zeros((self.at_once, max(net.sizes)), net.dtype)
         except OutOfMemory:
             if self.at_once == 1:
                 raise
             return False
-        self.workspace, self.batch, self.sums, self.gradients = workspace, batch, sums, gradients
+        self.workspace, self.batch, self.sums = workspace, batch, sums
+        self.gradient, self.gradients = gradient, net.layout.views(gradient)
         return True
 
     @property
@@ -296,7 +298,8 @@ class Run:
             self.rows = backend.put(self.rows, order[start : start + count * rows])
         self.hyper, self.first = backend.put(self.hyper, hyper), backend.put(self.first, self.t)
         if (count, rows, buffer) not in self.recordings:
-            self.recordings[count, rows, buffer] = backend.record(functools.partial(self._steps, count, rows))
+            work = functools.partial(Run._steps, weakref.proxy(self), count, rows)  # no cycle: memory is freed at once
+            self.recordings[count, rows, buffer] = backend.record(work)
         self.recordings[count, rows, buffer]()
         if self.reducer:
             self.reducer.agree()
@@ -320,8 +323,7 @@ class Run:
             self.sums.add_up(rows, work, value)
         else:
             work(slice(0, rows), value, self.gradients)
-        gradient = self.sums.gradient if self.sums else net.gradient
-        backend.update(self.optimizer, self.hyper[k], net.theta, gradient, self.slots, net._narrow)
+        backend.update(self.optimizer, self.hyper[k], net.theta, self.gradient, self.slots, net._narrow)
 
     def _pass(
         self, k: int, rows: int, part: slice, value: Any, gradients: Any, done: Callable[[int], None] | None = None

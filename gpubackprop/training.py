@@ -20,7 +20,9 @@ from .checks import boolean, choice, integer, real
 from .epochs import Epochs, Patience
 from .errors import InvalidType, InvalidValue, MissingDependency, Terminated
 from .history import History
+from .in_use import Use
 from .intake import taken_in, training_source, validation_of, why_streamed
+from .locks import importing
 from .network import Network
 from .optimizers import OPTIMIZERS, Optimizer
 from .parallel import Alone
@@ -73,6 +75,11 @@ def fit(
     callbacks remember is theirs to keep. SIGTERM, in the main thread, ends the step, writes a last checkpoint and the
     process.
 
+    While `fit` runs, other threads may call `Network.predict` and `Network.evaluate`. They see the parameters as they
+    are at that moment, perhaps within a step, and do not change the training. Calls that would change it, or that need
+    parameters that stand still, raise `InUse`: `fit`, `loss_and_gradients` and `load_state_dict`. A callback may call
+    all of them on its network except `fit`.
+
     Data that would not fit are read a window of rows at a time, while the steps of the window before run. A window is
     as many whole batches as fit 64 MiB, and at least one. With shuffle=False the steps are those of data in memory, to
     the last bit. Else blocks of about 1 MiB are read in a drawn order (batches and tables of Arrow in theirs), and the
@@ -120,6 +127,7 @@ def fit(
         OSError: the folder of the checkpoints cannot be made or read.
         InvalidValue: a shape or a value that is not accepted.
         InvalidType: an argument of a type that is not accepted.
+        InUse: another call uses the network: in another thread, or the one whose callback or signal handler this is.
         MissingDependency: progress=True without tqdm, Arrow without pyarrow, or distributed=True without MPI.
         RanksMissing: MPI knows of another number of ranks than were started.
         RankLeft: another rank ended, or left this call.
@@ -149,14 +157,18 @@ def fit(
         "examples": source.rows,
         "weighted": source.weighted,
     }
-    drawn_from = group.begun_alike(net, seed, told, compared)
+    use, running = Use(net, "fit", trains=True), net.backend.running(net.flops(group.most(batch_size)))
     with (
+        use,
+        use,
         _interruptible(*(() if checkpoint is None else (signal.SIGTERM,))) as asked,
         group.warning_once(),
         _bar(progress if group.rank == 0 else False, epochs) as show,
-        net.backend.running(net.flops(group.most(batch_size))),
+        running,
+        running,
         contextlib.ExitStack() as ends,
     ):
+        drawn_from = group.begun_alike(net, seed, told, compared)
         reducer = group.reducer(net.backend, asked)
         run = Run(net, *data, rule, batch_size, shuffle, drawn_from, repeatable=retries > 0, reducer=reducer)
         ends.callback(run.close)
@@ -204,7 +216,7 @@ def warmup(net: Network, *, optimizer: str | Optimizer = "sgd", batch_size: int 
     """
     rows, rule = integer("batch_size", batch_size, 1), _optimizer(optimizer)
     twin = copy.copy(_network(net))
-    with twin.backend.running(twin.flops(rows)):
+    with (running := twin.backend.running(twin.flops(rows))), running:
         x, y, w = (twin.backend.zeros((rows, n), twin.dtype) for n in (twin.sizes[0], twin.sizes[-1], 1))
         w[...] = 1.0
         run = Run(twin, x, y, w, rule, rows, True, 0)
@@ -283,17 +295,24 @@ def _interruptible(*ends: signal.Signals) -> Iterator[Callable[[], int]]:
             signal.signal(number, handler)
 
 
+def _tqdm(required: bool) -> Any:
+    """Return the class of progress bars, or None if tqdm is not installed and not required."""
+    try:
+        with importing:
+            from tqdm import tqdm
+    except ImportError as error:
+        if required:
+            raise MissingDependency("progress=True needs tqdm: pip install 'gpubackprop[progress]'") from error
+        return None
+    return tqdm
+
+
 @contextlib.contextmanager
 def _bar(progress: bool | None, epochs: int) -> Iterator[Callable[[History], None]]:
     """Show a progress bar over the epochs; yield what is called with the history after each."""
     wanted = is_terminal(sys.stderr) if progress is None else boolean("progress", progress)
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        if progress:
-            raise MissingDependency("progress=True needs tqdm: pip install 'gpubackprop[progress]'") from error
-        wanted = False
-    if not wanted or not is_open(sys.stderr):
+    tqdm = _tqdm(required=bool(progress)) if wanted else None
+    if tqdm is None or not is_open(sys.stderr):
         yield lambda history: None
         return
     with tqdm(total=epochs, unit="epoch", file=Dropping(sys.stderr)) as bar:

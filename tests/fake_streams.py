@@ -93,6 +93,7 @@ def _device_properties(device: int) -> dict[str, Any]:
 
 runtime = SimpleNamespace(
     getDevice=lambda: state.current,
+    setDevice=lambda device: setattr(state, "current", device),
     getDeviceCount=_device_count,
     getDeviceProperties=_device_properties,
     memGetInfo=lambda: (state.free, 2**40),

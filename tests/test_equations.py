@@ -11,6 +11,7 @@ import pytest
 import textbook
 
 import gpubackprop as gb
+from gpubackprop.workspace import Workspace
 
 LN3 = math.log(3)
 EXACT = 1e-15  # results here are small dyadic fractions, and σ(ln 3) = 3/4 to an ulp
@@ -57,7 +58,7 @@ def net() -> gb.Network:
 
 def test_forward_by_hand(net: gb.Network) -> None:
     _close(net.forward([[1, 2], [2, 4]]), [[F(1, 2)], [F(1, 2)]])
-    ws = net._workspace(1, dropout=False).load(numpy.array([[1.0, 2.0]]))
+    ws = Workspace(net.architecture, net.backend, 1).load(numpy.array([[1.0, 2.0]]))
     net._forward(ws)
     _close(ws.a[1], [[F(3, 4), F(1, 4)]])
     _close(ws.a[2], [[F(1, 2)]])
@@ -73,8 +74,8 @@ def test_one_example_by_hand(net: gb.Network) -> None:
     """
     loss, ((dW_1, db_1), (dW_2, db_2)) = net.loss_and_gradients([[1, 2]], [1])
     _close(loss, F(1, 4))
-    _close(net._kept.delta[2], [[F(-1, 4)]])
-    _close(net._kept.delta[1], [[F(-3, 32), F(3, 32)]])
+    _close(net._kept[0].delta[2], [[F(-1, 4)]])
+    _close(net._kept[0].delta[1], [[F(-3, 32), F(3, 32)]])
     _close(dW_2, [[F(-3, 16)], [F(-1, 16)]])
     _close(db_2, [F(-1, 4)])
     _close(dW_1, [[F(-3, 32), F(3, 32)], [F(-3, 16), F(3, 16)]])

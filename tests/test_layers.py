@@ -30,7 +30,8 @@ LAYERS = (
     ("inputs", "npy", "onnx", "storage", "workspace"),
     ("architecture", "backends", "container", "tensorfile"),
     ROWS,
-    ("checks", "encoding", "files", "formula", "frames", "errors", "streams", "version"),
+    ("in_use",),
+    ("checks", "encoding", "files", "formula", "frames", "errors", "locks", "streams", "version"),
 )
 AT_IMPORT = {"numpy", "safetensors"}  # the two dependencies; everything else waits until it is used
 CUPY = {"cupy", "cupyx", "cupy_backends"}

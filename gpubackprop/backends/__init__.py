@@ -12,6 +12,7 @@ from typing import Any
 
 from ..checks import meant, nearest
 from ..errors import BackendUnavailable, InvalidType, InvalidValue
+from ..locks import importing
 from . import devices
 from .numpy import NumpyBackend
 
@@ -134,6 +135,7 @@ def _of_environment() -> str:
 
 @cache
 def _numpy_backend() -> NumpyBackend:
-    from . import loops  # with what starts a compiler, which an import alone does not need
+    with importing:
+        from . import loops  # with what starts a compiler, which an import alone does not need
 
     return NumpyBackend(loops=loops.of_this_machine())

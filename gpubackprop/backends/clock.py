@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
 from ..errors import CudaLibraryError
+from ..locks import Locked
 from .choices import Choices
 
 ENVIRONMENT_VARIABLE = "GPUBACKPROP_AUTOTUNE"
@@ -17,7 +17,7 @@ ROUNDS = 5  # of which the fastest counts
 MARGIN = 0.97  # of the time of the first way: another has to be faster than that
 
 
-class Clock:
+class Clock(Locked):
     """Choices by the clock of one device.
 
     Implementations differ in the order of their sums. A cached choice is used again, in this process and in the next,
@@ -33,10 +33,10 @@ class Clock:
     """
 
     def __init__(self, xp: Any, choices: Choices) -> None:
+        super().__init__()
         self._xp, self._choices = xp, choices
         self.enabled = os.environ.get(ENVIRONMENT_VARIABLE) == "1"
         self.taken: dict[tuple[Any, ...], str] = {}
-        self._lock = threading.RLock()  # a way may ask the clock about the products in it
 
     def fastest(self, key: tuple[Any, ...], ways: Mapping[str, Callable[[], None]]) -> str:
         """Return the name of the fastest implementation: the first, unless another is clearly faster.
@@ -55,7 +55,7 @@ class Clock:
         if not self.enabled:
             return next(iter(ways))
         if key not in self.taken:
-            with self._lock:  # threads that ask at the same time are given the same
+            with self.lock:  # one answer for all threads; a way may ask the clock about the products in it
                 if key not in self.taken:
                     self.taken[key] = self._take("-".join(map(str, key)), ways)
         return self.taken[key]

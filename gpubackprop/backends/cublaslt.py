@@ -6,11 +6,13 @@ and numbers are those of cublasLt.h (cuBLAS 13, 12): https://docs.nvidia.com/cud
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import threading
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..errors import CudaLibraryError
+from ..locks import Locked
 
 WORKSPACE = 32 * 2**20  # bytes, what products on Hopper want
 
@@ -195,8 +197,7 @@ class Library:
         Raises:
             CudaLibraryError: it cannot be launched.
         """
-        with plan.lock:
-            plan.point(pointers.vector, pointers.matrix)
+        with plan.pointing(pointers.vector, pointers.matrix):
             self.call(
                 "cublasLtMatmul",
                 self._handle,
@@ -218,7 +219,7 @@ class Library:
             )
 
 
-class Plan:
+class Plan(Locked):
     """The library's descriptors of a kind of product; they need no device.
 
     Args:
@@ -232,11 +233,13 @@ class Plan:
         preference: cublasLtMatmulPreference_t.
         one, zero: α and β, in the type of the sums.
         lock: held from `point` to the launch, since threads share the descriptor.
+        pointed: the vector and the matrix of the launch under way, or None.
     """
 
     def __init__(self, library: Library, kind: Kind) -> None:
+        super().__init__()
         self.kind, self._library = kind, library
-        self.lock = threading.Lock()
+        self.pointed: tuple[int, int] | None = None
         number = ctypes.c_double if kind.compute == "float64" else ctypes.c_float
         self.one, self.zero = number(1), number(0)
         self.operation = self._operation()
@@ -275,6 +278,19 @@ class Plan:
             self._describe(self.operation, _DESC_BIAS_POINTER, ctypes.c_void_p(vector))
         if self._has_matrix:
             self._describe(self.operation, _DESC_AUX_POINTER, ctypes.c_void_p(matrix))
+
+    @contextlib.contextmanager
+    def pointing(self, vector: int, matrix: int) -> Iterator[None]:
+        """Hold the plan for a launch, and `point`; a launch that a signal handler interrupts finds its own again."""
+        with self.lock:
+            interrupted, self.pointed = self.pointed, (vector, matrix)
+            self.point(vector, matrix)
+            try:
+                yield
+            finally:
+                self.pointed = interrupted
+                if interrupted:
+                    self.point(*interrupted)
 
     def _layout(self, dtype: str, rows: int, cols: int, transposed: bool) -> ctypes.c_void_p:
         """Return the layout of a matrix (rows, cols) whose rows lie one behind the other: columns to the library."""

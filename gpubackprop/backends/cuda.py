@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from ..errors import OutOfMemory
 from . import fusions, sources
 from .graphs import Beside, Recording
 from .kernels import ROWS_A_THREAD, Kernels, vector
@@ -18,6 +17,7 @@ from .numpy import LEAST_WEIGHT, NumpyBackend
 from .pairs import DevicePair
 from .products import Products, alignments
 from .reducers import NcclReducer, Ranks
+from .running import Running, RunningOnDevice
 from .sources import ADD, CAST, DROPOUT, GATHER, PENALTY, SUM_ROWS, WEIGHTS, Source
 
 if TYPE_CHECKING:
@@ -78,37 +78,28 @@ class CudaBackend(NumpyBackend):
 
     def zeros(self, shape: int | tuple[int, ...], dtype: str) -> Any:
         """Return zeros on the device."""
-        with self.running(0.0):
+        with (running := self.running(0.0)), running:
             return self.xp.zeros(shape, dtype)
 
     def asarray(self, x: Any, dtype: str) -> Any:
         """Return an array on the device with x's values, contiguous; x itself where it is one already."""
-        with self.running(0.0):
+        with (running := self.running(0.0)), running:
             if not hasattr(x, "__cuda_array_interface__"):
                 x = numpy.asarray(x, dtype)  # on the host: fewer bytes to send, and types that CuPy does not have
             return self.xp.ascontiguousarray(self.xp.asarray(x), dtype)
 
     def to_numpy(self, x: Any) -> numpy.ndarray:
         """Return an array of the device as a NumPy array."""
-        with self.running(0.0):
+        with (running := self.running(0.0)), running:
             return x.get() if hasattr(x, "get") else numpy.asarray(x)
 
-    @contextlib.contextmanager
-    def running(self, flops: float) -> Iterator[None]:
-        """Make the device current; its lack of memory becomes an error that says what would help."""
-        with self.xp.cuda.Device(self.index), numpy.errstate(all="ignore"):  # of numbers that are cast on the host
-            try:
-                yield
-            except self.xp.cuda.memory.OutOfMemoryError as error:
-                free, total = self.xp.cuda.runtime.memGetInfo()
-                raise OutOfMemory(
-                    f"the device cuda:{self.index} has {free:,} of {total:,} bytes free: {error}; take a smaller "
-                    'batch_size, keep the data on the host, or use backend="numpy"'
-                ) from error
+    def running(self, flops: float) -> Running:
+        """Return a context for a computation on the device; see `RunningOnDevice`."""
+        return RunningOnDevice(self._tape, self._scratch, self.xp, self.index)
 
     def synchronize(self) -> None:
         """Wait until the device has done everything asked for."""
-        with self.running(0.0):
+        with (running := self.running(0.0)), running:
             self.xp.cuda.get_current_stream().synchronize()
 
     def pair(self, shapes: Sequence[tuple[int, int]], dtype: str) -> DevicePair:
@@ -117,7 +108,7 @@ class CudaBackend(NumpyBackend):
 
     def free_bytes(self) -> int | None:
         """Return the memory that the device has free, and CuPy keeps for what comes next."""
-        with self.running(0.0):
+        with (running := self.running(0.0)), running:
             return int(self.xp.cuda.runtime.memGetInfo()[0] + self.xp.get_default_memory_pool().free_bytes())
 
     def with_precision(self, precision: str) -> CudaBackend:
@@ -137,14 +128,14 @@ class CudaBackend(NumpyBackend):
         """Return x in the type of storage, in `out` if that is given; x itself where it has that type already."""
         if self.precision != "bfloat16":
             return x
-        with self.running(0.0):
+        with (running := self.running(0.0)), running:
             out = self.zeros(x.shape, "uint16") if out is None else out
             self._cast(x, out, widens=False)
         return out
 
     def widen(self, a: Any, out: Any) -> None:
         """out = a, from the type of storage."""
-        with self.running(0.0):
+        with (running := self.running(0.0)), running:
             if self.precision == "bfloat16":
                 self._cast(out, a, widens=True)
             else:
@@ -164,7 +155,7 @@ class CudaBackend(NumpyBackend):
 
     def reducer(self, group: Ranks, asked: Callable[[], int]) -> NcclReducer:
         """Return what adds up the messages of a group's ranks by NCCL, beside the backward pass."""
-        with self.running(0.0):
+        with (running := self.running(0.0)), running:
             return NcclReducer(group, asked, self.xp, self._beside)
 
     def copy(self, x: Any, out: Any) -> None:

@@ -18,7 +18,6 @@ import shutil
 import stat
 import subprocess
 import tempfile
-import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
@@ -29,6 +28,7 @@ import numpy
 
 from ..files import replacing
 from ..formula import COMPARISONS, Trace, c_loop
+from ..locks import Locked
 from .choices import cache_folder
 from .sources import KERNELS
 
@@ -48,7 +48,7 @@ _PREAMBLE = """\
 _SECONDS = 60.0  # for a loop to be compiled
 
 
-class Loops:
+class Loops(Locked):
     """Loops compiled by one compiler.
 
     Args:
@@ -59,16 +59,12 @@ class Loops:
     """
 
     def __init__(self, command: Sequence[str]) -> None:
+        super().__init__()
         self._command = [*command, *FLAGS]
         self._bodies: weakref.WeakKeyDictionary[Trace, dict[tuple[frozenset[str], numpy.dtype[Any]], Any]]
         self._bodies = weakref.WeakKeyDictionary()
         self._functions: dict[str, Any] = {}
         self.is_broken = False
-        self._make_lock()
-        os.register_at_fork(after_in_child=self._make_lock)  # whoever held it, compiling, is not in the child
-
-    def _make_lock(self) -> None:
-        self._lock = threading.Lock()
 
     def __str__(self) -> str:
         return f"arithmetic in loops of C by {' '.join(self._command[: -len(FLAGS)])}"
@@ -105,7 +101,7 @@ class Loops:
         if any(operation not in OPERATIONS for operation, _ in source.values):
             return None
         text = f"{_PREAMBLE}typedef {NAMES[dtype]} T;\n{_helpers()}{c_loop(NAME, source, scalars)}"
-        with self._lock:
+        with self.lock:
             if text not in self._functions:
                 self._functions[text] = self._compiled(text)
         return self._functions[text] and (self._functions[text], numpy.array(source.numbers, dtype))

@@ -8,7 +8,6 @@ Letters: N examples in a batch, m inputs and n outputs of a layer.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from .operations import complex_operations, real_operations
 from .pairs import Pair
 from .program import Program, Scratch
 from .reducers import HostReducer, Ranks
+from .running import Running
 from .tape import Recording, Tape, Taped
 
 if TYPE_CHECKING:
@@ -99,21 +99,16 @@ class NumpyBackend:
 
     def is_finite(self, x: Any) -> bool:
         """Return whether an array holds neither NaN nor infinity."""
-        with self.running(0.0):  # a finite sum proves it; a sum that overflows proves nothing
+        with (running := self.running(0.0)), running:  # a finite sum proves it; a sum that overflows proves nothing
             return math.isfinite(float(self.xp.sum(x))) or bool(self.xp.isfinite(x).all())
 
     def to_numpy(self, x: Any) -> numpy.ndarray:
         """Return an array of this backend as a NumPy array."""
         return numpy.asarray(x)
 
-    @contextlib.contextmanager
-    def running(self, flops: float) -> Iterator[None]:
-        """Hold what a computation needs while it runs: threads for products of this size, and no warnings.
-
-        Overflow and NaN are reported by whoever looks at the result, with the cause.
-        """
-        with self._tape.paused(), threads.for_products_of(flops), numpy.errstate(all="ignore"):
-            yield
+    def running(self, flops: float) -> Running:
+        """Return a context for a computation whose steps take `flops` operations in their products; see `Running`."""
+        return Running(self._tape, self._scratch, threads.for_products_of(flops))
 
     def synchronize(self) -> None:
         """Wait until everything asked for is done."""

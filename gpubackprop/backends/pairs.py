@@ -60,7 +60,7 @@ class DevicePair(Pair):
     def __init__(self, backend: CudaBackend, shapes: Sequence[tuple[int, int]], dtype: str) -> None:
         super().__init__(backend, shapes, dtype)
         self._backend, cuda = backend, backend.xp.cuda
-        with backend.running(0.0):
+        with (running := backend.running(0.0)), running:
             self._pinned = [[_pinned(cuda, shape, dtype) for shape in shapes] for _ in range(2)]
             self._stream = cuda.Stream(non_blocking=True)
             self._copied, self._read = ([cuda.Event(disable_timing=True) for _ in range(2)] for _ in range(2))
@@ -69,13 +69,13 @@ class DevicePair(Pair):
 
     def host(self, k: int) -> list[numpy.ndarray]:
         """Return the pinned arrays of buffer k, once the copy from them is done."""
-        with self._backend.running(0.0):
+        with (running := self._backend.running(0.0)), running:
             self._copied[k].synchronize()
         return self._pinned[k]
 
     def sent(self, k: int) -> None:
         """Copy what was written to the device, after the steps that read what lies there."""
-        with self._backend.running(0.0):
+        with (running := self._backend.running(0.0)), running:
             self._stream.wait_event(self._read[k])
             for array, pinned in zip(self._arrays[k], self._pinned[k], strict=True):
                 array.set(pinned, stream=self._stream)
@@ -83,13 +83,13 @@ class DevicePair(Pair):
 
     def taken(self, k: int) -> list[Any]:
         """Return the arrays of buffer k, and have the current stream wait for the copy into them."""
-        with self._backend.running(0.0):
+        with (running := self._backend.running(0.0)), running:
             self._backend.xp.cuda.get_current_stream().wait_event(self._copied[k])
         return self._arrays[k]
 
     def given_back(self, k: int) -> None:
         """Mark the end of the steps that read buffer k."""
-        with self._backend.running(0.0):
+        with (running := self._backend.running(0.0)), running:
             self._read[k].record(self._backend.xp.cuda.get_current_stream())
 
 

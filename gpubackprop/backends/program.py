@@ -29,27 +29,38 @@ class Call(NamedTuple):
 
 
 class Scratch(threading.local):
-    """Blocks of memory, by type and number; every thread has its own."""
+    """Blocks of memory, by type and number; every thread has its own, and in it every level of computations.
+
+    Attributes:
+        level: how many computations run inside one another; a signal handler may begin one within another's formula.
+    """
 
     def __init__(self) -> None:
-        self.blocks: dict[tuple[Any, int | str], Any] = {}
+        self.level = 0
+        self._levels: dict[int, dict[tuple[Any, int | str], Any]] = {}
+
+    @property
+    def blocks(self) -> dict[tuple[Any, int | str], Any]:
+        """The blocks of this level."""
+        return self._levels.setdefault(self.level, {})
 
     def take(self, xp: Any, dtype: Any, number: int | str, size: int) -> Any:
         """Return block `number` of a type, cut to `size` elements; it grows when it is too small."""
-        block = self.blocks.get((dtype, number))
+        blocks = self.blocks
+        block = blocks.get((dtype, number))
         if block is None or block.size < size:
-            block = self.blocks[dtype, number] = xp.empty(size, dtype)
+            block = blocks[dtype, number] = xp.empty(size, dtype)
         return block[:size]
 
     def filled(self, xp: Any, dtype: Any, value: float, size: int) -> Any:
         """Return so many elements of one value, not to be written to."""
-        key = dtype, f"filled with {value}"
-        if key not in self.blocks or self.blocks[key].size < size:
-            self.blocks[key] = xp.full(size, value, dtype)
-        return self.blocks[key][:size]
+        blocks, key = self.blocks, (dtype, f"filled with {value}")
+        if key not in blocks or blocks[key].size < size:
+            blocks[key] = xp.full(size, value, dtype)
+        return blocks[key][:size]
 
     def all(self) -> list[Any]:
-        """Return every block of this thread."""
+        """Return every block of this thread and level."""
         return list(self.blocks.values())
 
 

@@ -106,6 +106,6 @@ def _read(net: Network, l: int) -> list[Any]:
 
 
 def _write(net: Network, l: int, *parts: numpy.ndarray) -> None:
-    with net.backend.running(0.0):
+    with (running := net.backend.running(0.0)), running:
         for view, values in zip(net.parameters[l], parts, strict=True):
             view[...] = net.backend.asarray(values, net.dtype)

@@ -20,6 +20,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from ..activations import ACTIVATIONS, Activation
 from ..checks import integer
 from ..errors import BackendUnavailable, InvalidType
+from ..in_use import Use
 from ..losses import Loss
 from ..optimizers import OPTIMIZERS, Optimizer
 from . import convert, dispatch, files, rules
@@ -72,12 +73,14 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
             ValueError: an argument that scikit-learn refuses, one of X_val and y_val without the other, either with
                 L-BFGS, or weights that are not finite: the message names the first such epoch. With
                 ``early_stopping=True`` that is a warning, and the weights of the best validation score are kept.
+            InUse: the estimator is being fitted already, in another thread or by the call that this is a callback of.
         """
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val must be given together")
         if X_val is not None and self.solver == "lbfgs":
             raise ValueError("X_val and y_val are for the solvers 'sgd' and 'adam', got solver='lbfgs'")
-        with self._on_host(X, y, sample_weight, X_val, y_val) as (X, y, sample_weight, *validation):
+        use = Use(self, "fit", trains=True)
+        with use, use, self._on_host(X, y, sample_weight, X_val, y_val) as (X, y, sample_weight, *validation):
             self._validation_data = None if X_val is None else tuple(validation)
             try:
                 return super().fit(X, y, sample_weight)

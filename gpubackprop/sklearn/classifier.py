@@ -12,6 +12,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight
 
+from ..in_use import Use
 from .base import ADDED, OnNetwork
 
 
@@ -151,8 +152,12 @@ class MLPClassifier(OnNetwork, neural_network.MLPClassifier):  # type: ignore[mi
         Raises:
             ValueError: an argument that scikit-learn refuses, or no positive number of epochs.
             TypeError: epochs is no integer.
+            InUse: the estimator is being fitted already; see `fit`.
         """
+        use = Use(self, "partial_fit", trains=True)
         with (
+            use,
+            use,
             self._taking(epochs),
             self._on_host(X, y, sample_weight, classes) as (X, y, sample_weight, classes),
         ):

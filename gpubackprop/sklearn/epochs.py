@@ -68,7 +68,8 @@ class TrainsByEpochs(HasNetwork):
         rows = self._rows(len(training[1]))
         if self.verbose:
             print(f"Training on {self.backend_}: {self.device_}")
-        with _interruptible() as interrupted, net.backend.running(net.flops(rows)):
+        running = net.backend.running(net.flops(rows))
+        with _interruptible() as interrupted, running, running:
             run = Run(
                 net,
                 *batch(net, *training),
@@ -85,6 +86,8 @@ class TrainsByEpochs(HasNetwork):
             except KeyboardInterrupt:
                 run.keep_if_finite(0.0)
                 warnings.warn(INTERRUPTED, stacklevel=5)
+            finally:
+                run.close()
             self._optimizer_state = run.state
         if self.early_stopping:
             net._set_parameters(zip(self._best_coefs, self._best_intercepts, strict=True))

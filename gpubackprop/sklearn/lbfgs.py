@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -70,10 +71,11 @@ class Objective:
     def __init__(self, net: Network, x: Any, y: Any, w: Any, interrupted: Callable[[], int]) -> None:
         self.net, self.interrupted = net, interrupted
         self.calls, self.least, self.best = 0, math.inf, numpy.empty(0)
-        with net.backend.running(0.0):
+        with (running := net.backend.running(0.0)), running:
             self.workspace = Workspace(net.architecture, net.backend, len(x)).load(x, y, w)
         self.gradients = net.layout.views(net.gradient)
-        self.step = net.backend.record(self._step)
+        proxy: Any = weakref.proxy(self)  # no cycle: memory is freed at once
+        self.step = net.backend.record(functools.partial(Objective._step, proxy))
 
     def _step(self) -> None:
         self.net._forward(self.workspace)
@@ -82,7 +84,7 @@ class Objective:
     def __call__(self, packed: numpy.ndarray) -> tuple[float, numpy.ndarray]:
         """Return the loss and its gradient at (all W_l, all b_l) in one vector."""
         backend, start = self.net.backend, 0
-        with backend.running(self.net.flops(len(self.workspace.y))):
+        with (running := backend.running(self.net.flops(len(self.workspace.y)))), running:
             for view in _by_kind(self.net.parameters):
                 view[...] = backend.asarray(packed[start : start + view.size].reshape(view.shape), self.net.dtype)
                 start += view.size

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from sklearn import neural_network
 from sklearn.utils._param_validation import StrOptions
 
+from ..in_use import Use
 from ..losses import Loss
 from .base import ADDED, OnNetwork
 
@@ -127,6 +128,8 @@ class MLPRegressor(OnNetwork, neural_network.MLPRegressor):  # type: ignore[misc
         Raises:
             ValueError: an argument that scikit-learn refuses, or no positive number of epochs.
             TypeError: epochs is no integer.
+            InUse: the estimator is being fitted already; see `fit`.
         """
-        with self._taking(epochs), self._on_host(X, y, sample_weight) as (X, y, sample_weight):
+        use = Use(self, "partial_fit", trains=True)
+        with use, use, self._taking(epochs), self._on_host(X, y, sample_weight) as (X, y, sample_weight):
             return super().partial_fit(X, y, sample_weight)
