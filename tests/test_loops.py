@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,22 +130,80 @@ def test_a_folder_of_others_is_not_used(command: list[str], tmp_path: Path) -> N
     assert _bound(Loops(command), DOUBLE) is not None
 
 
-@pytest.mark.parametrize("damage", ["empty", "writable"])
-def test_what_cannot_be_trusted_is_compiled_anew(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
-) -> None:
-    """A file that is no library, one that others may have written."""
+@pytest.mark.parametrize("damage", ["empty", "half", "a page", "a bit", "longer", "no checksum", "writable"])
+def test_what_cannot_be_trusted_is_compiled_anew(command: list[str], tmp_path: Path, damage: str) -> None:
+    """A file that others may have written, one that is damaged: to run what was cut off would end the process."""
     _bound(Loops(command), DOUBLE)
-    shutil.copytree(tmp_path / "cache", tmp_path / "other")  # what lies at one path is loaded once in a process
-    monkeypatch.setenv("GPUBACKPROP_CACHE_DIR", str(tmp_path / "other"))
-    [path] = (tmp_path / "other" / "loops").iterdir()
-    if damage == "writable":
-        path.chmod(0o666)
-    else:
-        path.write_bytes(b"")
-    assert _bound(Loops(command), DOUBLE) is not None
+    [path] = (tmp_path / "cache" / "loops").iterdir()
+    whole = path.read_bytes()
+    damaged = {
+        "empty": b"",
+        "half": whole[: len(whole) // 2],
+        "a page": whole[:-4096],
+        "a bit": whole[:4096] + bytes([whole[4096] ^ 1]) + whole[4097:],
+        "longer": whole + b"\0",
+        "no checksum": whole[:-32],
+    }
+    path.write_bytes(damaged.get(damage, whole))
+    path.chmod(0o666 if damage == "writable" else 0o600)
+    x = numpy.arange(3.0)
+    loop = Loops(command).bound(DOUBLE, {"x": x}, [x])
+    assert loop is not None
+    loop()
+    assert x.tolist() == [0.0, 2.0, 4.0]
     assert _compiled(tmp_path) == 2
     assert not path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    assert len(path.read_bytes()) == len(whole)
+
+
+def test_a_loop_runs_on_if_its_file_is_cut_off(command: list[str], tmp_path: Path) -> None:
+    """No page of it is read from there: of a file in a map the system would end the process."""
+    program = (
+        "import numpy, os, sys\n"
+        "from gpubackprop.backends.loops import Loops\n"
+        "from gpubackprop.formula import trace\n"
+        "x = numpy.ones(3)\n"
+        "loop = Loops(sys.argv[1:2]).bound(trace(lambda m, x: x + x, ('x',)), {'x': x}, [x])\n"
+        "for name in os.listdir(sys.argv[2]):\n"
+        "    os.truncate(os.path.join(sys.argv[2], name), 0)\n"
+        "loop()\n"
+        "print(x.tolist())\n"
+    )
+    for _ in range(2):  # compiled, and found
+        arguments = [sys.executable, "-c", program, *command, str(tmp_path / "cache" / "loops")]
+        run = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        assert (run.returncode, run.stdout) == (0, "[2.0, 2.0, 2.0]\n"), run.stderr
+
+
+@pytest.mark.parametrize("fails", ["memfd_create", "write"])
+def test_a_system_without_files_in_memory(
+    command: list[str], fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError("not here")
+
+    monkeypatch.setattr(os, fails, fail, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    x = numpy.ones(3)
+    loop = Loops(command).bound(DOUBLE, {"x": x}, [x])
+    assert loop is not None
+    loop()
+    assert x.tolist() == [2.0] * 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "calls", "counting"]
+
+
+def test_loops_are_not_taken_for_each_other(command: list[str]) -> None:
+    """The loader of the system goes by names."""
+    for k in range(5):
+        x = numpy.ones(3)
+        loop = Loops(command).bound(trace(_nested(k), ("x",)), {"x": x}, [x])
+        assert loop is not None
+        loop()
+        assert x.tolist() == [2.0**k] * 3
+
+
+def _nested(k: int) -> Callable[[object, numpy.ndarray], numpy.ndarray]:
+    return lambda m, x: x if k == 0 else _nested(k - 1)(m, x + x)
 
 
 NO_PROGRAM = "no program"

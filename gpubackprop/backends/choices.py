@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-from pathlib import Path
 
-from ..files import replacing
-
-ENVIRONMENT_VARIABLE = "GPUBACKPROP_CACHE_DIR"
+from . import caches
 
 
 class Choices:
@@ -22,13 +18,13 @@ class Choices:
     """
 
     def __init__(self, name: str) -> None:
-        self._path = cache_folder() / f"{name}.json"
+        self._name = f"{name}.json"
         self._table = self._read()
 
     def _read(self) -> dict[str, str]:
         try:
-            table = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            table = json.loads(caches.read(self._name))
+        except (OSError, ValueError, RecursionError):
             return {}
         is_table = isinstance(table, dict) and all(isinstance(value, str) for value in table.values())
         return table if is_table else {}
@@ -41,15 +37,4 @@ class Choices:
         """Keep a choice, beside those that other processes have made meanwhile."""
         self._table = {**self._read(), **self._table, key: value}
         with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self._path) as file:
-                file.write(json.dumps(self._table, indent=1, sort_keys=True).encode())
-
-
-def cache_folder() -> Path:
-    """Return the folder of what is kept from process to process, for a user without a home one that cannot be."""
-    given = os.environ.get(ENVIRONMENT_VARIABLE)
-    try:
-        return Path(given) if given else Path.home() / ".cache" / "gpubackprop"
-    except RuntimeError:
-        return Path(os.devnull)
+            caches.write(self._name, json.dumps(self._table, indent=1, sort_keys=True).encode())

@@ -1,9 +1,9 @@
 """Formulas of plain arithmetic as loops in C, which pass over memory once where NumPy passes once per operation.
 
-They are compiled by the C compiler of the machine, where it has one, at their first use, and kept in the user's cache
-folder. Every operation of theirs is rounded by itself, as NumPy's are, so that both give the same bits: without a
-compiler nothing changes but time. The compiler is that of the environment variable CC, ``cc`` where it is not set, and
-none where it is empty. Formulas that call exp and its like stay with NumPy, whose functions are vectors' own.
+They are compiled by the C compiler of the machine, if it has one, at their first use, and kept in the user's cache
+folder with a checksum. Every operation is rounded by itself, as NumPy's are, so that both give the same bits: without a
+compiler nothing changes but time. The compiler is that of the environment variable CC, ``cc`` if it is not set, and
+none if it is empty. Formulas that call exp and its like stay with NumPy, whose functions are vectors' own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import os
 import platform
 import shlex
 import shutil
-import stat
 import subprocess
 import tempfile
 import weakref
@@ -26,10 +25,9 @@ from typing import Any
 
 import numpy
 
-from ..files import replacing
 from ..formula import COMPARISONS, Trace, c_loop
 from ..locks import Locked
-from .choices import cache_folder
+from . import caches
 from .sources import KERNELS
 
 NAME = "gpubackprop_loop"
@@ -45,6 +43,7 @@ _PREAMBLE = """\
 #define __device__ static
 #define __forceinline__ inline
 """
+_CHECKSUM = hashlib.sha256().digest_size  # bytes behind a library in the cache folder
 _SECONDS = 60.0  # for a loop to be compiled
 
 
@@ -115,11 +114,12 @@ class Loops(Locked):
             return None
         function = None
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            path = cache_folder() / "loops" / f"{self._digest(text)}.so"
-            function = _loaded(path)
+            name = f"loops/{self._digest(text)}.so"
+            function = _function(_kept(name))
             if function is None:
-                self._compile(text, path)
-                function = _loaded(path)
+                library = self._compile(text)
+                caches.write(name, library + hashlib.sha256(library).digest())
+                function = _function(library)
         self.is_broken = function is None
         return function
 
@@ -129,17 +129,14 @@ class Loops(Locked):
         digest.update(_compiler_version(self._command[0]))
         return digest.hexdigest()
 
-    def _compile(self, text: str, path: Path) -> None:
-        """Compile a text into a file that takes the place of another, which somebody may have loaded."""
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    def _compile(self, text: str) -> bytes:
+        """Return the library that a text is compiled to."""
         with tempfile.TemporaryDirectory() as folder:
             source, library = Path(folder) / "loop.c", Path(folder) / "loop.so"
             source.write_text(text, encoding="utf-8")
             command = [*self._command, "-o", str(library), str(source), "-lm"]
             subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS, stdin=subprocess.DEVNULL)
-            with replacing(path) as file:
-                os.fchmod(file.fileno(), 0o600)  # whatever the umask: else it would not count as ours
-                file.write(library.read_bytes())
+            return library.read_bytes()
 
 
 @cache
@@ -151,30 +148,51 @@ def _address(a: numpy.ndarray) -> int:
     return int(a.ctypes.data)
 
 
-def _loaded(path: Path) -> Any:
-    """Return the function in a library, or None where the file is none of ours."""
-    if not _is_ours(path):
+def _kept(name: str) -> bytes:
+    """Return a library from the cache folder; nothing, if it is not there, not ours, or damaged."""
+    try:
+        content = caches.read(name)
+    except OSError:
+        return b""
+    library, checksum = content[:-_CHECKSUM], content[-_CHECKSUM:]
+    return library if hashlib.sha256(library).digest() == checksum else b""
+
+
+def _function(library: bytes) -> Any:
+    """Return the function in a library, or None if there is none."""
+    if not library:
         return None
     try:
-        function = ctypes.CDLL(str(path))[NAME]
+        function = _loaded(library)[NAME]
     except (OSError, AttributeError):
         return None
     function.argtypes, function.restype = [ctypes.c_longlong, ctypes.c_void_p], None
     return function
 
 
+def _loaded(library: bytes) -> ctypes.CDLL:
+    """Return a library loaded from bytes in memory, which nobody changes after they were checked.
+
+    The descriptor stays open, since the loader takes a second library of the same name for the first. Systems without
+    such files in memory, as macOS, load a file that only this user can reach and that is deleted then.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        descriptor = os.memfd_create(NAME)
+        try:
+            os.write(descriptor, library)
+            return ctypes.CDLL(f"/proc/self/fd/{descriptor}")
+        except BaseException:
+            os.close(descriptor)
+            raise
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "loop.so"
+        path.write_bytes(library)
+        return ctypes.CDLL(str(path))
+
+
 def _called(function: Any, size: int, addresses: Any, arrays: list[Any]) -> None:
     """Call a loop; the arrays are those that the addresses point into, and so live as long."""
     function(size, addresses)
-
-
-def _is_ours(path: Path) -> bool:
-    """Return whether there is such a file, in a folder where nobody but this user can have written it or moved it."""
-    try:
-        found = path.stat(), path.parent.stat()
-    except OSError:
-        return False
-    return all(x.st_uid == os.getuid() and not x.st_mode & (stat.S_IWGRP | stat.S_IWOTH) for x in found)
 
 
 @cache

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy
 
 from .. import __version__, backends
+from ..backends import caches
 from ..backends.sources import KERNELS
 from ..errors import GpubackpropError
 
@@ -44,7 +45,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         "processor": list(_processor()),
         "graphics processor": list(_gpu()),
         "environment": [(name, repr(os.environ[name]) if name in os.environ else "not set") for name in VARIABLES],
-        "files": [("package", str(Path(__file__).parents[1])), ("kernels", _kernels())],
+        "files": [("package", str(Path(__file__).parents[1])), ("kernels", _kernels()), _cache()],
     }
     for title, lines in sections.items():
         print(f"{title}")
@@ -145,3 +146,9 @@ def _gpu() -> Iterator[tuple[str, str]]:
 
 def _kernels() -> str:
     return f"{KERNELS} ({len(list(KERNELS.glob('*.cu')))} of .cu, {len(list(KERNELS.glob('*.cuh')))} of .cuh)"
+
+
+def _cache() -> tuple[str, str]:
+    """Return where compiled loops and measured choices are kept, or why they are not."""
+    reason = caches.why_not()
+    return "cache", str(caches.cache_folder()) if reason is None else f"NOT USED: {reason}"
