@@ -62,7 +62,7 @@ def test_why_there_is_no_cuda(capsys: pytest.CaptureFixture[str], monkeypatch: p
     [
         ("numpy", 0, "numpy (GPUBACKPROP_BACKEND=numpy)"),
         ("cuda", 1, "NONE: GPUBACKPROP_BACKEND=cuda: no device"),
-        ("gpu", 1, "NONE: GPUBACKPROP_BACKEND=gpu: backend must be"),
+        ("tpu", 1, "NONE: GPUBACKPROP_BACKEND=tpu: backend must be"),
     ],
 )
 def test_backend_that_the_environment_asks_for(
