@@ -32,3 +32,7 @@ __all__ = [
     "warmup",
     "why_no_cuda",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -211,3 +211,9 @@ ACTIVATIONS = {
         softmax,
     )
 }  # fmt: skip
+
+__all__ = ["ACTIVATIONS", "Activation", *ACTIVATIONS]
+
+
+def __dir__() -> list[str]:
+    return __all__

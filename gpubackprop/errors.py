@@ -92,3 +92,10 @@ class Terminated(SystemExit):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.code = 143
+
+
+__all__ = [name for name, value in vars().items() if isinstance(value, type)]
+
+
+def __dir__() -> list[str]:
+    return __all__

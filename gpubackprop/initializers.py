@@ -53,3 +53,9 @@ INITIALIZERS = {
     for name, variance in (("glorot", _glorot), ("he", _he), ("lecun", _lecun))
     for distribution in ("normal", "uniform")
 }
+
+__all__ = ["INITIALIZERS", "Initializer"]
+
+
+def __dir__() -> list[str]:
+    return __all__

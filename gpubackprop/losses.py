@@ -73,7 +73,7 @@ class Loss(Row):
     @property
     def output(self) -> Activation:
         """The output activation of a network that names none."""
-        return self.canonical or OUTPUTS[self.targets]
+        return self.canonical or _OUTPUTS[self.targets]
 
     def check_output(self, activation: Activation, outputs: int) -> None:
         """Refuse an output activation whose values the loss cannot take.
@@ -112,8 +112,7 @@ _RANGES = {
     "fraction": (0.0, 1.0),
     "distribution": (0.0, 1.0),
 }
-OUTPUTS = {"any": identity, "nonnegative": softplus, "fraction": sigmoid, "distribution": softmax}
-"""Default output activations, by the kind of targets."""
+_OUTPUTS = {"any": identity, "nonnegative": softplus, "fraction": sigmoid, "distribution": softmax}
 
 _TINY = 1e-30  # the least argument of a logarithm: y / _TINY still fits float32
 
@@ -178,3 +177,9 @@ cross_entropy = Loss(
 LOSSES = {
     row.name: row for row in (mse, squared_error, mae, huber, quantile, poisson, binary_cross_entropy, cross_entropy)
 }
+
+__all__ = ["LOSSES", "Loss", *LOSSES]
+
+
+def __dir__() -> list[str]:
+    return __all__

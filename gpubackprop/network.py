@@ -20,10 +20,9 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy
-from numpy.typing import DTypeLike
 
 from . import inputs, onnx, pickles, sources, state_dict, storage
 from .activations import Activation
@@ -40,6 +39,9 @@ from .initializers import Initializer
 from .losses import Loss
 from .streaming import Collected, Windows
 from .workspace import Layout, Workspace
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 PREDICT_ROWS = 1024  # rows at a time in `Network.predict`: enough to fill the products, little memory
 
@@ -245,6 +247,10 @@ class Network:
 
     # -- what users call -----------------------------------------------------------------------------------------
 
+    @overload
+    def forward(self, X: numpy.ndarray | Sequence[Any]) -> numpy.ndarray: ...
+    @overload
+    def forward(self, X: Any) -> Any: ...
     def forward(self, X: Any) -> Any:
         """Return the outputs a_L of the whole batch at once, without dropout.
 
@@ -261,6 +267,16 @@ class Network:
         x = inputs.examples(arranged(X, self.features), self.sizes[0], self.backend, self.dtype)
         return inputs.like(self._outputs(x, len(x)), X, self.backend)
 
+    @overload
+    def predict(
+        self,
+        X: numpy.ndarray | Sequence[Any] | str | os.PathLike[str],
+        *,
+        batch_size: int = ...,
+        out: numpy.ndarray | None = ...,
+    ) -> numpy.ndarray: ...
+    @overload
+    def predict(self, X: Any, *, batch_size: int = ..., out: Any = ...) -> Any: ...
     def predict(self, X: Any, *, batch_size: int = PREDICT_ROWS, out: Any = None) -> Any:
         """Return the outputs a_L, computed a part of the rows at a time: memory does not grow with N.
 

@@ -300,3 +300,9 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "rmsprop": RMSprop,
     "adagrad": Adagrad,
 }
+
+__all__ = ["OPTIMIZERS", "Optimizer", *(made.__name__ for made in OPTIMIZERS.values())]
+
+
+def __dir__() -> list[str]:
+    return __all__

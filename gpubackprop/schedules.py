@@ -211,3 +211,9 @@ SCHEDULES = {
     "cosine": Cosine,
     "warm_up": WarmUp,
 }
+
+__all__ = ["SCHEDULES", "Schedule", *(made.__name__ for made in SCHEDULES.values())]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -88,6 +88,7 @@ TOOLS = {
     "polars": Tool("frames of polars", partial(_distribution, "polars"), "pip install polars"),
     "rich": Tool("progress bar of scikit-learn", partial(_distribution, "rich"), "pip install rich"),
     "cloudpickle": Tool("cloudpickle", partial(_distribution, "cloudpickle"), "pip install cloudpickle"),
+    "mypy": Tool("types of a users script", partial(_distribution, "mypy"), "pip install mypy"),
     "mpi": Tool("ranks under mpiexec", _mpi, "pip install 'gpubackprop[mpi]'"),
     "array_api_strict": Tool(
         "array API, strict", partial(_distribution, "array_api_strict"), "pip install array-api-strict"

@@ -12,3 +12,7 @@ except ImportError as error:
     ) from error
 
 __all__ = ["MLPClassifier", "MLPRegressor", "register_onnx_converters"]
+
+
+def __dir__() -> list[str]:
+    return __all__

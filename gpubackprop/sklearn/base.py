@@ -28,7 +28,9 @@ from .epochs import TrainsByEpochs
 from .lbfgs import TrainsByLBFGS
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Self
 
     from ..formula import Row
 
@@ -55,7 +57,7 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
 
     # -- what is given to fit ------------------------------------------------------------------------------------
 
-    def fit(self: Any, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None) -> Any:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None) -> Self:
         """Fit the network.
 
         Args:
@@ -139,7 +141,7 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
                 setattr(self, f"{name}_", initial)
                 setattr(self, f"_best_{name}", [x.copy() for x in initial])
 
-    def predict(self: Any, X: Any) -> Any:
+    def predict(self, X: Any) -> numpy.ndarray:
         """Return the labels or the values that are predicted.
 
         Args:
@@ -165,7 +167,7 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
         return convert.to_sklearn(self, self._theirs)
 
     @classmethod
-    def from_sklearn(cls: Any, estimator: Any, **parameters: Any) -> Any:
+    def from_sklearn(cls, estimator: Any, **parameters: Any) -> Self:
         """Return an estimator of this package with the parameters and attributes of scikit-learn's own.
 
         Args:
@@ -182,7 +184,7 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
             raise InvalidType(f"estimator must be scikit-learn's {cls.__name__}, got {type(estimator).__name__}")
         return convert.from_sklearn(estimator, cls, parameters)
 
-    def save(self: Any, path: Any) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to a safetensors file, without pickle; `load` reads it.
 
         It holds the parameters, W_l and b_l, labels, names of features, how training went, and what `partial_fit` goes
@@ -203,7 +205,7 @@ class OnNetwork(TrainsByEpochs, TrainsByLBFGS, CallbackSupportMixin):  # type: i
         files.save(self, path)
 
     @classmethod
-    def load(cls: Any, path: Any, *, rows: Sequence[Row] = ()) -> Any:
+    def load(cls, path: str | os.PathLike[str], *, rows: Sequence[Row] = ()) -> Self:
         """Read an estimator that `save` wrote. Nothing in the file is believed, and nothing in it is run.
 
         Args:

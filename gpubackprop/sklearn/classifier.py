@@ -163,7 +163,7 @@ class MLPClassifier(OnNetwork, neural_network.MLPClassifier):  # type: ignore[mi
         ):
             return super().partial_fit(X, y, sample_weight, classes)
 
-    def decision_function(self, X: Any) -> Any:
+    def decision_function(self, X: Any) -> numpy.ndarray:
         """Return the logits, what the output activation makes probabilities of.
 
         Args:
@@ -178,7 +178,7 @@ class MLPClassifier(OnNetwork, neural_network.MLPClassifier):  # type: ignore[mi
         logits = self._forward_pass_fast(X, logits=True)
         return logits.ravel() if self.n_outputs_ == 1 else logits
 
-    def predict_proba(self, X: Any) -> Any:
+    def predict_proba(self, X: Any) -> numpy.ndarray:
         """Return the probabilities of the labels.
 
         Args:
@@ -189,7 +189,7 @@ class MLPClassifier(OnNetwork, neural_network.MLPClassifier):  # type: ignore[mi
         """
         return self._following(X, "predict_proba", super().predict_proba)
 
-    def predict_log_proba(self, X: Any) -> Any:
+    def predict_log_proba(self, X: Any) -> numpy.ndarray:
         """Return the logarithms of the probabilities of the labels.
 
         Args:
