@@ -153,11 +153,11 @@ def test_use_backend_is_of_its_thread(gpu: Any) -> None:
         with gb.use_backend("numpy"):
             names["other"] = _name()
             inside.set()
-            assert seen.wait(10)
+            assert seen.wait(300)
 
     thread = threading.Thread(target=other)
     thread.start()
-    assert inside.wait(10)
+    assert inside.wait(300)
     names["main"] = _name()
     seen.set()
     thread.join()

@@ -35,12 +35,22 @@ def pytest_benchmark_update_machine_info(config, machine_info):
     machine_info.update(cpu="Small CPU", cores=1)
 """
 SUITE = """
-import pytest, time
+import pytest
 
+seconds = [0.0]  # of a clock that only work moves, so that a busy machine changes no figure
+
+def clock():
+    seconds[0] += 1e-9  # pytest-benchmark looks for its resolution
+    return seconds[0]
+
+def work(n):
+    seconds[0] += n / 1000
+
+@pytest.mark.benchmark(timer=clock)
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_step(benchmark, n):
     benchmark.extra_info.update(what="step", workload=f"8-{n}-2, N 4", backend="numpy", optimizer="SGD")
-    benchmark.pedantic(time.sleep, args=(n / 1000,), rounds=3)
+    benchmark.pedantic(work, args=(n,), rounds=3)
 """
 FAILING = """
 def test_planted(benchmark):
@@ -51,7 +61,7 @@ import pathlib, time
 
 def test_waits(benchmark):
     pathlib.Path("begun").touch()
-    benchmark.pedantic(time.sleep, args=(60,), rounds=1)
+    benchmark.pedantic(time.sleep, args=(1000,), rounds=1)
 """
 
 
@@ -84,7 +94,6 @@ def _run(checkout: Path, *arguments: object) -> subprocess.CompletedProcess[str]
         env=_environment(checkout),
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
     )
 
 
@@ -95,10 +104,9 @@ def test_run_prints_and_writes_its_figures(checkout: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {RESULTS, REPORT}
     content = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
     assert [each["name"] for each in content["benchmarks"]] == ["test_step[1]", "test_step[2]", "test_step[3]"]
-    medians = [each["stats"]["median"] for each in content["benchmarks"]]
-    assert all(median >= n / 1000 for n, median in enumerate(medians, 1))
-    for n, median in enumerate(medians, 1):
-        assert re.search(rf"^  8-{n}-2, N 4 +{median * 1e3:.2f} ms$", run.stdout, re.MULTILINE)
+    for n, each in enumerate(content["benchmarks"], 1):
+        assert each["stats"]["median"] == pytest.approx(n / 1000, rel=1e-5)
+        assert re.search(rf"^  8-{n}-2, N 4 +{n:.2f} ms$", run.stdout, re.MULTILINE)
     assert "No GPU in this run" in run.stdout
     assert "3/3" in run.stderr  # the bar
     page = (folder / REPORT).read_text(encoding="utf-8")
@@ -152,12 +160,11 @@ def test_ctrl_c_ends_the_suite_too(checkout: Path) -> None:
         encoding="utf-8",
         start_new_session=True,
     ) as process:
-        until = time.monotonic() + 60
         while not (checkout / "begun").exists():
-            assert time.monotonic() < until and process.poll() is None
+            assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate()
         assert process.returncode == 130
         with pytest.raises(ProcessLookupError):  # nobody of its group is left
             os.killpg(process.pid, 0)

@@ -195,7 +195,7 @@ print(gb.fit(net, x, x[:, 0], optimizer=gb.optimizers.SGD(1e30), epochs=5).stopp
 
 def test_a_warning_that_nobody_reads_is_no_error() -> None:
     call = [sys.executable, "-c", DIVERGES]
-    ended = subprocess.run(call, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, timeout=300, check=True)
+    ended = subprocess.run(call, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True)
     assert "diverged" in ended.stdout
 
 
@@ -215,7 +215,7 @@ def test_status_is_that_of_the_command(arguments: str, streams: str, table: Path
     """A shell of its own says the status, for a pipe has that of its last command."""
     script = f'{{ "$@"; echo $? >status; }} {streams}'
     call = ["sh", "-c", script, "sh", *COMMAND, *arguments.split()]
-    ended = subprocess.run(call, cwd=table.parent, env=BUFFERED, capture_output=True, timeout=300, check=False)
+    ended = subprocess.run(call, cwd=table.parent, env=BUFFERED, capture_output=True, check=False)
     status = int((table.parent / "status").read_text())
     assert status in ({0} if arguments.startswith("--") else {2, 141, 1} if "full" in streams else {2, 141})
     assert b"Traceback" not in ended.stderr

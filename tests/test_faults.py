@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy
+import processes
 import pytest
 from stops import at_step
 
@@ -314,10 +316,10 @@ print(history.loss[-1].hex(), history.validation_loss[-1].hex(), net.theta.tobyt
 """
 
 
-def _training(folder: Path, epochs: int, *kept: str) -> subprocess.Popen[str]:
+def _training(folder: Path, epochs: int, *kept: str) -> AbstractContextManager[subprocess.Popen[str]]:
     """Start a process that trains; "kept": with a checkpoint every 0.6 ms and after every epoch, from the newest on."""
     program = [sys.executable, "-W", "error", "-c", TRAINS, str(folder), str(epochs), *kept]
-    return subprocess.Popen(program, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    return processes.started(program, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
 
 
 def _end_of_training(folder: Path, epochs: int, *kept: str, kill: random.Random | None = None) -> str | None:

@@ -638,7 +638,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 def _loads_or_is_refused(path: Path) -> bool:
     """Return whether a file loads; assert that it then is a whole network, and else refused in one way, and quickly."""
-    started = time.perf_counter()
+    started = time.thread_time()  # whatever else the machine does
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
@@ -648,7 +648,7 @@ def _loads_or_is_refused(path: Path) -> bool:
             assert re.search("accepted are files written by Network.save|accepted are rows of this package", str(error))
             assert len(str(error)) < 1000
             net = None
-    assert time.perf_counter() - started < 1.0
+    assert time.thread_time() - started < 1.0
     if net is None:
         return False
     assert np.isfinite(net.theta).all()

@@ -123,7 +123,7 @@ def test_the_number_of_threads_is_put_back_whoever_leaves_last() -> None:
     def work() -> None:
         with threads.for_products_of(1.0):
             inside.set()
-            leave.wait(10)
+            leave.wait(300)
 
     def counts() -> list[int]:
         return [library["num_threads"] for library in controller.info()]
@@ -132,7 +132,7 @@ def test_the_number_of_threads_is_put_back_whoever_leaves_last() -> None:
     with threads.for_products_of(1.0):
         worker = threading.Thread(target=work)
         worker.start()
-        assert inside.wait(10)
+        assert inside.wait(300)
     assert counts() == [1] * len(before)
     leave.set()
     worker.join()

@@ -135,7 +135,7 @@ def _replay(launch: Launch, sanitizer: str, folder: Path) -> subprocess.Complete
     file.write_bytes(_written(launch))
     command = [_program(launch.code, launch.name, sanitizer), file]
     environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}  # a race ends the program with an error
-    return subprocess.run(command, env=environment, capture_output=True, check=False, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, check=False)
 
 
 def _arrays(launch: Launch) -> bytes:
