@@ -108,7 +108,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.filename in (None, str(temporary), str(target)):
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary), str(target)):
             error.filename = os.fspath(path)  # the one that the caller knows
             del error.filename2
         raise
