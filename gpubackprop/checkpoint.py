@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from .checks import Checked, bounded, counted, integer
 from .encoding import plain
 from .errors import CheckpointError, CheckpointWarning, InvalidValue
 from .files import path_of, remove_temporaries
+from .folderlock import lock
 from .history import History
 from .run import Run
 from .streaming import Windows
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"step-(\d{12,})\.safetensors")
 _FIGURES = ("loss", "validation_loss", "learning_rate", "seconds")  # of the history, one for each epoch
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # of a file system
 
 Shapes = dict[str, tuple[tuple[int, ...], str]]
 
@@ -43,7 +48,7 @@ class Checkpoint(Checked):
     example if they are shuffled. With ``retries``, within an epoch, it also has the parameters and state of its start.
 
     Attributes:
-        folder: of the files, for one training alone; it is made.
+        folder: of the files, for one training at a time; it is made.
         every_epochs: epochs, at least 1, from one checkpoint to the next.
         every_minutes: minutes, above 0, after which the next one is written, within an epoch too.
         keep: how many files, at least 1, are left when a new one is written.
@@ -89,6 +94,7 @@ class Keeper:
     ) -> None:
         self.checkpoint, self.run, self.history, self._group = checkpoint, run, history, group
         self.newest: Path | None = None
+        self._unlock: Callable[[], None] = lambda: None
         self._tried: tuple[int, str | None] | None = None
         self._writes, self._epochs, self._pause = checkpoint is not None and group.rank == 0, 0, math.inf
         if checkpoint is not None:
@@ -103,7 +109,8 @@ class Keeper:
         """Make the folder ready, and take the run up from its newest checkpoint that can be read, if there is any.
 
         Raises:
-            InvalidValue: the folder has checkpoints of another training, or has any where none is to be taken up.
+            InvalidValue: the folder has checkpoints of another training, or has any if none is to be taken up, or
+                another training writes to it.
             CheckpointError: the folder has checkpoints, and none of them can be read.
             OSError: the folder or its files cannot be read or written.
         """
@@ -118,6 +125,7 @@ class Keeper:
     def _make_ready(self, resume: bool) -> None:
         """Make the folder ready, and take the run up, as the one process that trains or the first of several."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock()
         remove_temporaries(self._folder)
         places = self._places()
         if places and not resume:
@@ -131,12 +139,32 @@ class Keeper:
                 self._take_up(place)
             except CheckpointError as error:
                 refused.append(error)
+            except OSError as error:  # a folder of that name, a link to nothing
+                refused.append(CheckpointError(f"{place} cannot be read ({error})"))
             else:
                 for each in refused:
                     _warn(f"{each}; {place.name} is taken instead")
                 return
         if refused:
             raise refused[0]
+
+    def _lock(self) -> None:
+        """Refuse a folder to which another training writes: each would delete the files of the other."""
+        try:
+            self._unlock = lock(self._folder)
+        except BlockingIOError as error:
+            raise InvalidValue(
+                f"another training ({error.filename}) writes its checkpoints to {self._folder}: name another folder, "
+                "or wait until it ends"
+            ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            _warn(f"{self._folder} is on a file system without locks ({error}): start no other training there")
+
+    def close(self) -> None:
+        """Leave the folder to other trainings."""
+        self._unlock()
 
     def due(self) -> bool:
         """Return whether it is time for a checkpoint, within an epoch."""
@@ -181,7 +209,7 @@ class Keeper:
     def _prune(self, t: int) -> None:
         """Delete all but that of step t and those right before it; later ones are of what was given up since."""
         assert self.checkpoint is not None
-        places = self._places()
+        places = [path for path in self._places() if not path.is_dir()]
         before = [path for path in places if _step(path) < t]
         later = [path for path in places if _step(path) > t]
         for path in (*before[: max(len(before) + 1 - self.checkpoint.keep, 0)], *later):

@@ -174,6 +174,7 @@ def fit(
         ends.callback(run.close)
         history.at_once = run.at_once if run.at_once < group.most(batch_size) else None
         keeper = Keeper(checkpoint, run, history, seed, examples, group)
+        ends.callback(keeper.close)
         keeper.start(resume)
         interrupted = reducer.signalled if reducer else asked
         training = Epochs(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -17,7 +21,7 @@ import safetensors.numpy
 from stops import at_step
 
 import gpubackprop as gb
-from gpubackprop import schedules
+from gpubackprop import folderlock, schedules
 from gpubackprop.backends.cuda import CudaBackend
 from gpubackprop.backends.numpy import NumpyBackend
 from gpubackprop.errors import (
@@ -264,6 +268,124 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     assert (_files(tmp_path), _theta(net)) == (files, before)
 
 
+@POSIX
+def test_a_folder_is_for_one_training_at_a_time(tmp_path: Path) -> None:
+    """Two would delete each other's files. A second one is refused in this process and in another, and leaves all."""
+    refused: list[str] = []
+    program = (
+        "import sys, numpy, gpubackprop as gb\n"
+        "try:\n"
+        "    gb.fit(gb.Network([3, 2]), numpy.ones((4, 3)), numpy.ones((4, 2)), checkpoint=sys.argv[1], resume=True)\n"
+        "except gb.errors.InvalidValue as error:\n"
+        "    print(error)\n"
+    )
+
+    def second(net: gb.Network, history: gb.History) -> None:
+        before = _files(tmp_path)
+        with pytest.raises(InvalidValue) as caught:
+            _fit(_net(), checkpoint=tmp_path / ".." / tmp_path.name, resume=True)
+        other = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
+        )
+        refused.extend([str(caught.value), other.stdout])
+        assert _files(tmp_path) == before
+
+    whole, net = _net(), _net()
+    _fit(whole)
+    _fit(net, checkpoint=tmp_path, callbacks=[second])
+    assert len(refused) == 2 * EPOCHS
+    for says in refused:
+        assert f"another training (process {os.getpid()} on {socket.gethostname()}) writes its checkpoints to" in says
+    assert _theta(net) == _theta(whole)
+    assert all(name.endswith(".safetensors") for name in _files(tmp_path))
+
+
+class _Failure(Exception):
+    pass
+
+
+def test_a_training_that_fails_leaves_the_folder_to_others(tmp_path: Path) -> None:
+    def fail(net: gb.Network, history: gb.History) -> None:
+        raise _Failure
+
+    with pytest.raises(_Failure):
+        _fit(_net(), checkpoint=_every_step(tmp_path), callbacks=[fail])
+    with pytest.raises(InvalidValue, match="has checkpoints of a training already"):
+        _fit(_net(), checkpoint=tmp_path)
+    net, whole = _net(), _net()
+    _fit(net, checkpoint=tmp_path, resume=True)
+    _fit(whole)
+    assert _theta(net) == _theta(whole)
+
+
+@POSIX
+def test_a_killed_training_leaves_the_folder_to_others(tmp_path: Path) -> None:
+    """So it does if a child that it forked lives on, as a process that reads data for it."""
+    program = (
+        "import os, sys, time, numpy, gpubackprop as gb\n"
+        "def fork(net, history):\n"
+        "    reader, writer = os.pipe()\n"
+        "    if not os.fork():\n"
+        "        os.write(writer, b'x')\n"
+        "        os.read(0, 1)\n"  # until the test ends
+        "        os._exit(0)\n"
+        "    os.read(reader, 1)\n"
+        "    print('forked', flush=True)\n"
+        "    time.sleep(1000)\n"
+        "gb.fit(gb.Network([3, 2]), numpy.ones((4, 3)), numpy.ones((4, 2)), checkpoint=sys.argv[1], callbacks=[fork])\n"
+    )
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # which ends the child
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"forked\n"
+            with pytest.raises(InvalidValue, match=f"process {process.pid} on "):
+                _fit(_net(), checkpoint=tmp_path)
+        finally:
+            process.kill()
+        process.wait()
+        _fit(_net(), checkpoint=tmp_path)
+
+
+@POSIX
+def test_a_lock_whose_file_its_holder_just_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between opening and locking: a lock of a file that is not there any more would keep nobody out."""
+    acquire, first = folderlock._acquire, folderlock.lock(tmp_path)
+
+    def ends(file: Any) -> None:
+        first()
+        acquire(file)
+
+    monkeypatch.setattr(folderlock, "_acquire", ends)
+    release = folderlock.lock(tmp_path)
+    with pytest.raises(BlockingIOError):
+        folderlock.lock(tmp_path)
+    release()
+    assert _files(tmp_path) == []
+
+
+@POSIX
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*arguments: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.warns(CheckpointWarning, match="without locks .*: start no other training there"):
+        _fit(_net(), checkpoint=tmp_path)
+    assert len(_files(tmp_path)) == 3  # two checkpoints and the file of the lock
+
+
+@POSIX
+def test_a_lock_that_is_a_link(tmp_path: Path) -> None:
+    """It would be written, and might be deleted."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "folder" / ".lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match=r"\.lock"):
+        _fit(_net(), checkpoint=tmp_path / "folder")
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
@@ -451,6 +573,36 @@ def test_a_file_that_is_not_as_it_has_to_be(fault: str, two: tuple[bytes, bytes,
         assert _taken_up(tmp_path, first, broken) == expected
     with pytest.raises(CheckpointError, match=says):
         _taken_up(tmp_path, None, broken)
+
+
+@POSIX
+@pytest.mark.parametrize("newest", ["folder", "link to nothing", "link to a folder", "pipe"])
+def test_the_one_before_is_taken_if_the_newest_is_no_file(
+    newest: str, two: tuple[bytes, bytes, bytes], tmp_path: Path
+) -> None:
+    """It stays where it is: a folder may hold anything."""
+    path = tmp_path / f"step-{STEPS + 2:012d}.safetensors"
+    (tmp_path / f"step-{STEPS:012d}.safetensors").write_bytes(two[0])
+    {
+        "folder": path.mkdir,
+        "link to nothing": lambda: path.symlink_to(tmp_path / "nothing"),
+        "link to a folder": lambda: path.symlink_to(tmp_path),
+        "pipe": lambda: os.mkfifo(path),
+    }[newest]()
+    net, checkpoint = _net(seed=9), gb.Checkpoint(tmp_path, keep=1)
+    with pytest.warns(
+        CheckpointWarning, match=r"step-000000000008\.safetensors .*; step-000000000006.* is taken instead"
+    ):
+        _fit(net, optimizer="adam", checkpoint=checkpoint, resume=True, retries=1, sample_weight=WEIGHTS)
+    assert _theta(net) == two[2]
+    folders = [path.name] if "folder" in newest else []
+    assert _files(tmp_path) == [*folders, f"step-{EPOCHS * STEPS:012d}.safetensors"]
+
+
+def test_no_checkpoint_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "step-000000000001.safetensors").mkdir()
+    with pytest.raises(CheckpointError, match=r"step-000000000001.safetensors cannot be read \(.*Is a directory"):
+        _fit(_net(), checkpoint=tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"step", b"\x80\x04N.", b"\xff" * 64, b"{}" * 100], ids=repr)

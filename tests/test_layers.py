@@ -31,7 +31,7 @@ LAYERS = (
     ("architecture", "backends", "container", "tensorfile"),
     ROWS,
     ("in_use",),
-    ("checks", "encoding", "files", "formula", "frames", "errors", "locks", "streams", "version"),
+    ("checks", "encoding", "files", "folderlock", "formula", "frames", "errors", "locks", "streams", "version"),
 )
 AT_IMPORT = {"numpy", "safetensors"}  # the two dependencies; everything else waits until it is used
 CUPY = {"cupy", "cupyx", "cupy_backends"}
