@@ -170,7 +170,7 @@ class SGD(Optimizer):
         nesterov: whether to look ahead; without momentum it changes nothing.
     """
 
-    learning_rate: Schedule | float = 0.1
+    learning_rate: Schedule | float = 0.02
     momentum: float = bounded(0.0, low=0, high=1, open_high=True, kw_only=True)
     nesterov: bool = False
 

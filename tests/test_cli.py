@@ -77,7 +77,7 @@ def test_named_set_is_learnt(trained: Any) -> None:
     _, output, folder, bound = trained
     accuracy = json.loads((folder / "history.json").read_text())["test"]["accuracy"]
     assert accuracy >= bound
-    assert f"accuracy {accuracy:.6g}, on " in _said(output)["test"]
+    assert f"accuracy {accuracy:.4f}, on " in _said(output)["test"]
 
 
 def test_report_of_train(trained: Any) -> None:
@@ -113,7 +113,7 @@ def test_predict_says_the_figures_of_train(trained: Any) -> None:
     data = NAMED[name]()
     held_out = data.split(0)[1]
     right = numpy.mean([int(row["prediction"]) for row in predictions] == data.y[held_out])
-    assert f"accuracy {right:.6g}" in figures
+    assert f"accuracy {right:.4f}" in figures
 
 
 def test_model_takes_raw_inputs(trained: Any) -> None:
@@ -121,7 +121,7 @@ def test_model_takes_raw_inputs(trained: Any) -> None:
     data, net = NAMED[name](), gb.load(folder / "model.safetensors", backend="numpy")
     held_out = data.split(0)[1]
     right = float((net.predict(data.X[held_out]).argmax(axis=1) == data.y[held_out]).mean())
-    assert f"accuracy {right:.6g}," in _said(output)["test"]
+    assert f"accuracy {right:.4f}," in _said(output)["test"]
     assert json.loads(net.metadata["classes"]) == list("0123456789")
 
 

@@ -115,15 +115,23 @@ def _add_train(commands: Any) -> None:
         "--hidden", metavar="N,N", type=_sizes, default=[512, 256], help="units of the hidden layers (default: 512,256)"
     )
     add("--epochs", metavar="N", type=_positive, help="passes over the data (default: 25 to 200, more for fewer rows)")
-    add("--batch-size", metavar="N", type=_positive, help="rows in a step (default: 128, or 512 where there are many)")
+    add("--batch-size", metavar="N", type=_positive, help="rows in a step (default: 8 to 512, more for more rows)")
     add(
         "--optimizer",
         metavar="NAME",
         choices=OPTIMIZERS,
         default="adam",
-        help=f"{', '.join(OPTIMIZERS)} (default: adam)",
+        help=f"{', '.join(OPTIMIZERS)} (default: adam); sgd has momentum 0.9 and clipped gradients",
     )
     add("--lr", metavar="X", type=_rate, help="learning rate to begin with (default: what suits the optimizer)")
+    add(
+        "--dropout",
+        metavar="P",
+        type=_share,
+        help="share of hidden units dropped in each step, from 0 to below 1 (default: up to 0.4 for classes, "
+        "less in narrow layers; 0 for values)",
+    )
+    add("--patience", metavar="N", type=_positive, help="epochs without progress that end training (default: by size)")
     add("--out", metavar="DIR", help="folder for the results (default: DATA-model)")
     add("--seed", metavar="N", type=_natural, default=0, help="of weights, batches and the rows held out (default: 0)")
     add(
@@ -225,6 +233,10 @@ def _natural(text: str) -> int:
 
 def _rate(text: str) -> float:
     return _checked(text, float, lambda x: 0 < x < float("inf"), "a number above 0")
+
+
+def _share(text: str) -> float:
+    return _checked(text, float, lambda x: 0 <= x < 1, "a number of at least 0 and below 1")
 
 
 def _listed(text: str) -> list[str]:

@@ -31,6 +31,11 @@ def figures_of(data: Dataset, y: numpy.ndarray, outputs: numpy.ndarray) -> dict[
     return {"RMSE": math.sqrt(mse)} | ({"R2": 1 - mse / variance} if variance else {})
 
 
+FORMATS = {"accuracy": ".4f", "R2": ".4f", "PSNR": ".2f"}  # others are in units of the target
+
+
 def shown(figures: dict[str, float]) -> str:
     """Return figures as one line."""
-    return ", ".join(f"{name} {value:.6g}{' dB' if name == 'PSNR' else ''}" for name, value in figures.items())
+    return ", ".join(
+        f"{name} {value:{FORMATS.get(name, '.6g')}}{' dB' if name == 'PSNR' else ''}" for name, value in figures.items()
+    )

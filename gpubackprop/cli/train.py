@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import json
 import math
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +23,19 @@ from ..files import replacing
 from ..history import History, finite
 from ..intake import IN_MEMORY
 from ..network import Network
-from ..optimizers import OPTIMIZERS, Optimizer
-from ..schedules import Cosine
 from ..streams import is_terminal
 from ..training import fit
 from .about import to_metadata
 from .columns import Asked
+from .contention import one_thread_if_several_wait
 from .datasets import Dataset, to_train_on
+from .defaults import ACTIVATION, batch_size_for, dropout_for, epochs_for, l2_for, optimizer_for, patience_for
 from .figures import figures_of, shown
 from .folders import writable
-from .lines import say, told
+from .lines import is_told, say, tell, tell_last, told
 from .ondisk import Features
 from .scaling import Scale, fold
 from .tables import shortened
-
-# Chosen by the accuracy on rows held out of digits and mnist-5k, over several seeds.
-ACTIVATION, DROPOUT = "gelu_tanh", 0.4  # dropout in classification alone
-# By R² on rows held out of small tables, real and made up. Regression to few noisy rows otherwise learns their noise.
-SHRINKAGE = 10.0  # l2 in regression times the rows to train on; dropout blurs what it learns
-PEAK_RATE = 2e-3  # of Adam and AdamW; all rates fall to zero along a cosine
-STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 800, 25, 200  # of training, unless --epochs says otherwise
-BATCH, LARGE_BATCH, MANY_ROWS = 128, 512, 20_000  # with many rows larger batches are as good, and quicker
 
 FILES = MODEL, HISTORY, CURVES, PICTURE = "model.safetensors", "history.json", "loss.png", "reconstruction.png"
 
@@ -66,12 +58,14 @@ def train(arguments: argparse.Namespace) -> int:
     group = parallel.launched()  # first of all: an error of one rank then ends the others
     _check_checkpoint(arguments)
     with contextlib.redirect_stdout(None) if group.rank else contextlib.nullcontext():
-        return _train(arguments, group)
+        backend = backends.resolve(arguments.backend)
+        say("backend", backend.description)
+        with one_thread_if_several_wait() if backend.name == "numpy" and group.size == 1 else contextlib.nullcontext():
+            return _train(arguments, group)
 
 
 def _train(arguments: argparse.Namespace, group: parallel.Alone) -> int:
     """Do so as one of a group, in which rank 0 alone tests, reports and writes."""
-    say("backend", backends.resolve(arguments.backend).description)
     asked = Asked(arguments.target, arguments.drop, arguments.columns)
     data = to_train_on(arguments.data, asked, arguments.task, arguments.stream)
     rows, held_out = data.split(arguments.seed)
@@ -147,8 +141,8 @@ def _network(arguments: argparse.Namespace, data: Dataset, rows: int, wide: bool
         activation=ACTIVATION,
         output_activation="softmax" if data.classes else "identity",
         loss="cross_entropy" if data.classes else "mse",
-        dropout=DROPOUT if data.classes else 0.0,
-        l2=0.0 if data.classes or rows >= MANY_ROWS else SHRINKAGE / rows,
+        dropout=dropout_for(data, min(arguments.hidden)) if arguments.dropout is None else arguments.dropout,
+        l2=l2_for(data, rows),
         dtype="float64" if wide else "float32",
         backend=arguments.backend,
         seed=arguments.seed,
@@ -171,10 +165,10 @@ def _fit(
     net: Network, X: Any, y: numpy.ndarray | None, arguments: argparse.Namespace, distributed: bool
 ) -> tuple[History, int]:
     """Train and tell how it goes; return the history and the exit status. Warnings become lines."""
-    batch_size = min(arguments.batch_size or (BATCH if len(X) < MANY_ROWS else LARGE_BATCH), len(X))
-    steps = math.ceil(len(X) / batch_size)
-    epochs = arguments.epochs or min(max(math.ceil(STEPS / steps), FEWEST_EPOCHS), MOST_EPOCHS)
-    optimizer, rate = _optimizer(arguments.optimizer, arguments.lr, epochs * steps)
+    batch_size = min(arguments.batch_size or batch_size_for(len(X)), len(X))
+    steps, narrowest = math.ceil(len(X) / batch_size), min(arguments.hidden)
+    epochs = arguments.epochs or epochs_for(steps)
+    optimizer, rate = optimizer_for(arguments.optimizer, arguments.lr, epochs * steps, narrowest)
     say(
         "training",
         f"{arguments.optimizer}, rate {rate:g} falling to 0, batches of {batch_size}, at most {epochs} epochs",
@@ -190,13 +184,15 @@ def _fit(
             epochs=epochs,
             batch_size=batch_size,
             seed=arguments.seed,
-            patience=max(10, epochs // 4),
-            callbacks=[] if bar else [_a_line_a_second(epochs)],
+            patience=arguments.patience or patience_for(epochs, narrowest),
+            callbacks=[] if bar else [functools.partial(tell, epochs)],
             checkpoint=Checkpoint(folder, arguments.checkpoint_every) if folder else None,
             resume=arguments.resume,
             distributed=distributed,
             stream=arguments.stream or None,
         )
+    if not bar and history.loss and not is_told(len(history.loss), epochs):
+        tell_last(epochs, history)
     kinds = {warning.category for warning in caught}
     return history, INTERRUPTED if InterruptWarning in kinds else int(DivergenceWarning in kinds)
 
@@ -212,27 +208,6 @@ def _warnings_as_lines() -> Iterator[list[warnings.WarningMessage]]:
     finally:
         for warning in caught:
             print(f"gpubackprop: warning: {warning.message}", file=sys.stderr)
-
-
-def _optimizer(name: str, rate: float | None, steps: int) -> tuple[Optimizer, float]:
-    """Return the optimizer, its rate falling to zero over so many steps along half a cosine, and the first rate."""
-    kind: Any = OPTIMIZERS[name]
-    peak = rate or (PEAK_RATE if name in ("adam", "adamw") else kind.learning_rate)
-    return kind(Cosine(peak, steps)), peak
-
-
-def _a_line_a_second(epochs: int) -> Callable[[Network, History], None]:
-    """Return a callback that prints a line after the first and the last epoch, and one a second between them."""
-    last = -math.inf
-
-    def tell(net: Network, history: History) -> None:
-        nonlocal last
-        epoch, now = len(history.loss), time.monotonic()
-        if now - last >= 1.0 or epoch == epochs:
-            print(f"  epoch {epoch:>{len(str(epochs))}}/{epochs}  loss {history.loss[-1]:.4f}", flush=True)
-            last = now
-
-    return tell
 
 
 def _report(history: History, figures: dict[str, float], held_out: int) -> None:
