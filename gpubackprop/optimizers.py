@@ -170,7 +170,7 @@ class SGD(Optimizer):
         nesterov: whether to look ahead; without momentum it changes nothing.
     """
 
-    learning_rate: Schedule | float = 0.02
+    learning_rate: Schedule | float = 0.01
     momentum: float = bounded(0.0, low=0, high=1, open_high=True, kw_only=True)
     nesterov: bool = False
 
@@ -248,7 +248,7 @@ class RMSprop(Optimizer):
         momentum: μ in [0, 1), the share of the velocity that is left after a step; 0 keeps no velocity.
     """
 
-    learning_rate: Schedule | float = 1e-2
+    learning_rate: Schedule | float = 1e-3
     decay: float = bounded(0.99, low=0, high=1, open_high=True, kw_only=True)
     eps: float = bounded(1e-8, low=0, open_low=True, kw_only=True)
     momentum: float = bounded(0.0, low=0, high=1, open_high=True, kw_only=True)

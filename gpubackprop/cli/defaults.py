@@ -48,7 +48,7 @@ def epochs_for(steps: int) -> int:
 
 
 def patience_for(epochs: int, narrowest: int) -> int:
-    """Return the epochs without progress that end training: the loss of narrow networks stays on plateaus for longer."""
+    """Return the epochs without progress that end training: narrow networks stay on plateaus for longer."""
     return max(10, epochs // (4 if narrowest >= WIDE else 2))
 
 
@@ -63,6 +63,6 @@ def optimizer_for(name: str, rate: float | None, steps: int, narrowest: int) -> 
         peak = rate or SGD_RATE
         return SGD(Cosine(peak, steps), momentum=MOMENTUM, clip_norm=CLIP_NORM), peak
     kind: Any = OPTIMIZERS[name]
-    by_width = PEAK_RATE * math.sqrt(WIDE / min(max(narrowest, NARROWEST), WIDE))
-    peak = rate or (kind.learning_rate if name == "adagrad" else float(f"{by_width:.2g}"))
+    suits = kind.learning_rate if name == "adagrad" else PEAK_RATE
+    peak = rate or float(f"{suits * math.sqrt(WIDE / min(max(narrowest, NARROWEST), WIDE)):.2g}")
     return kind(Cosine(peak, steps)), peak
