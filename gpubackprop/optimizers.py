@@ -165,12 +165,13 @@ class SGD(Optimizer):
     variant looks ahead, w ← w + μ v − η g (their equations 3 and 4, written for the point looked at).
 
     Attributes:
-        learning_rate: η, a positive number or a schedule.
+        learning_rate: η, a positive number or a schedule. The default is low enough for layers of 512 units on
+            standardised data; narrower networks learn faster at up to 0.1.
         momentum: μ in [0, 1), the share of the velocity that is left after a step; 0 keeps no velocity.
         nesterov: whether to look ahead; without momentum it changes nothing.
     """
 
-    learning_rate: Schedule | float = 0.01
+    learning_rate: Schedule | float = 0.005
     momentum: float = bounded(0.0, low=0, high=1, open_high=True, kw_only=True)
     nesterov: bool = False
 

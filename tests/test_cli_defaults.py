@@ -26,8 +26,10 @@ from gpubackprop.optimizers import OPTIMIZERS
 
 datasets = pytest.importorskip("sklearn.datasets")
 
-SPIKE = 30  # times the loss before training: Adagrad's first steps, which have the length of the rate, reach 13
 SLOWER = 0.15  # Adagrad's rate falls by its first, large gradients too: on wide data it ends at an R² of 0.80, not 0.99
+# 100 epochs are 100 to 200 steps on most sets, after which SGD in 64 units is on its way. A network that a step has
+# ruined predicts the mean, 0.5 and more below the line, 1.0 on the wide set.
+FEW_STEPS = (0.25, 0.55)
 SPREAD = 0.1  # of R² and of accuracy: between seeds of one set the linear model's own vary by up to so much
 SLOW = pytest.mark.slow
 
@@ -123,7 +125,7 @@ FIT = {("sgd", name, 64, 0) for name in ("diabetes", "friedman1", "iris", "wine"
 
 @pytest.mark.parametrize(("optimizer", "name", "units", "seed"), _cases(OPTIMIZERS, SETS, (64, 512), range(5), FIT))
 def test_fit(optimizer: str, name: str, units: int, seed: int) -> None:
-    """With all its defaults, on standardised data: the loss falls, and no step is too long."""
+    """With all its defaults, on standardised data, the rows that it is trained on are learnt."""
     X, y = SETS[name]()
     classes = name in CLASSES
     Y = y if classes else _standard(y.reshape(len(y), -1))
@@ -136,13 +138,14 @@ def test_fit(optimizer: str, name: str, units: int, seed: int) -> None:
         backend="numpy",
         seed=seed,
     )
-    before = net.evaluate(_standard(X), Y)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         history = gb.fit(net, _standard(X), Y, optimizer=optimizer, seed=seed)
     assert numpy.isfinite(history.loss).all()
-    assert max(history.loss) < SPIKE * before
-    assert net.evaluate(_standard(X), Y) < (0.95 if name in ("xor", "linnerud") else 0.8) * before
+    rows = numpy.arange(len(X))
+    linear = 0.7 if name == "xor" else _linear(X, Y, rows, rows, classes)  # a line tells nothing of xor
+    margin = FEW_STEPS[name == "wide"] if optimizer == "sgd" else SPREAD
+    assert _score(Y, net.predict(_standard(X)), classes) > linear - margin
 
 
 # -- what is chosen --------------------------------------------------------------------------------------------------
