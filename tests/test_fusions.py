@@ -13,6 +13,7 @@ import host_cublaslt
 import numpy as np
 import pytest
 from cuda_backends import forget
+from interruptions import at, places
 
 import gpubackprop as gb
 from gpubackprop.activations import ACTIVATIONS
@@ -82,6 +83,21 @@ ENDS = {
     "relu": {"forward bias", "forward relu_bias"},
     "gelu_tanh": {"forward bias", "forward gelu_aux_bias", "delta gelu"},
 }
+
+
+def test_a_handler_does_not_take_the_bias_of_the_product_it_interrupts(graphs: Any) -> None:
+    products = host_cublaslt.products(graphs)
+    zeros = graphs.zeros((4, 4), "float32")
+    memory = graphs.asarray(np.arange(4 * 256.0).reshape(4, 256), "float32")
+    biases, outs = [memory[k, :4] for k in (0, 1)], [memory[k, :16].reshape(4, 4) for k in (2, 3)]
+
+    def multiply(k: int) -> None:
+        products(zeros, zeros, outs[k], epilogue=Epilogue("bias", biases[k]))
+        assert (outs[k]._host == biases[k]._host).all()
+
+    multiply(0)
+    for place in range(1, places(lambda: multiply(0)) + 1):
+        at(place, lambda: multiply(1), lambda: multiply(0))
 
 
 @pytest.mark.parametrize("margin", [PLAIN, FUSED])
