@@ -30,7 +30,8 @@ SLOWER = 0.15  # Adagrad's rate falls by its first, large gradients too: on wide
 # 100 epochs are 100 to 200 steps on most sets, after which SGD in 64 units is on its way. A network that a step has
 # ruined predicts the mean, 0.5 and more below the line, 1.0 on the wide set.
 FEW_STEPS = (0.25, 0.55)
-SPREAD = 0.1  # of R² and of accuracy: between seeds of one set the linear model's own vary by up to so much
+# Two standard errors: an accuracy near 0.9 of 40 rows held out has one of 0.05, an R² near 0.5 of 88 rows one of 0.08.
+SPREAD = 0.16
 SLOW = pytest.mark.slow
 
 
