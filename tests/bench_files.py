@@ -54,7 +54,7 @@ def step(backend: str, sizes: tuple[int, ...], rows: int, what: str = "step", **
         **{"precision": "float32", "optimizer": "SGD", "backend": backend, "flops": step_flops(sizes, rows)},
     }
     name = f"test_{what}[{net_name(sizes, rows)}-{backend}-{extra.get('varies', '')}]"
-    return entry(name, step_seconds(backend, sizes, rows), **about, **extra)
+    return entry(name, step_seconds(backend, sizes, rows), **about | extra)
 
 
 def _full_step(backend: str, sizes: tuple[int, ...], rows: int) -> dict[str, Any]:
@@ -110,9 +110,10 @@ def content(*backends: str) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     for backend in backends:
         found += [_full_step(backend, sizes, rows) for sizes, rows in NETS]
-        found += [step(backend, *NETS[1], what) for what in ("epoch", "epoch with transfer", "inference", "backward")]
+        around = {"epoch": 16, "epoch with transfer": 16, "inference": 1, "backward": 1}
+        found += [step(backend, *NETS[1], what, flops=n * step_flops(*NETS[1])) for what, n in around.items()]
         held = {"name": "in memory", "seconds": 0.5, "ratio": 1.25}
-        found.append(step(backend, *NETS[1], "epoch streamed", floor=held))
+        found.append(step(backend, *NETS[1], "epoch streamed", floor=held, flops=64 * step_flops(*NETS[1])))
         found += [*_operations(backend), *_scaling(backend)]
         found.append(
             entry(

@@ -44,7 +44,7 @@ function measure(frame) {
     charts: page.querySelectorAll("svg[role=img]").length,
     tables: page.querySelectorAll("table").length,
     fetched: frame.contentWindow.performance.getEntriesByType("resource").map((e) => e.name),
-    faint: [], small: [], collisions: [], outside: [],
+    faint: [], small: [], collisions: [], outside: [], scrolling: [], cut: [],
   };
   const texts = [...page.querySelectorAll("body *")].filter((e) =>
     e.tagName !== "title" && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()));
@@ -54,6 +54,13 @@ function measure(frame) {
     if (ratio < 4.5) found.faint.push([e.textContent, ratio]);
     const size = parseFloat(style(e).fontSize) * (svg ? e.getScreenCTM().a : 1);
     if (size < 10.5) found.small.push([e.textContent, size]);
+  }
+  for (const box of page.querySelectorAll(".scroll")) {
+    if (box.scrollWidth <= box.clientWidth) continue;
+    found.scrolling.push(box.getAttribute("aria-label"));
+    const {backgroundAttachment: fixed, backgroundSize: size} = style(box);  // shadows stay, what covers them scrolls
+    const shadows = fixed.split(", ").map((how, k) => how === "scroll" ? parseFloat(size.split(", ")[k]) : 0);
+    if (shadows.filter((width) => width >= 16).length < 2) found.cut.push(box.getAttribute("aria-label"));
   }
   for (const chart of page.querySelectorAll("svg[role=img]")) {
     const boxes = [...chart.querySelectorAll("text")].map((e) => [e.textContent, e.getBoundingClientRect()]);

@@ -57,11 +57,16 @@ def test_planted(benchmark):
     assert benchmark(lambda: 1) == 2, "a planted failure"
 """
 WAITING = """
-import pathlib, time
+import os, pathlib, time
+
+def wait():
+    pathlib.Path("new").write_text(str(os.getpid()))
+    pathlib.Path("new").rename("begun")
+    while True:
+        time.sleep(0.01)
 
 def test_waits(benchmark):
-    pathlib.Path("begun").touch()
-    benchmark.pedantic(time.sleep, args=(1000,), rounds=1)
+    benchmark.pedantic(wait, rounds=1)
 """
 
 
@@ -149,26 +154,64 @@ def test_suite_that_says_too_little_is_one_error(checkout: Path) -> None:
     assert "entry 1, test_step[1]: extra_info: there is no `what`" in run.stderr
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
-def test_ctrl_c_ends_the_suite_too(checkout: Path) -> None:
-    _suite(checkout, WAITING)
+def _stopped(checkout: Path, number: signal.Signals, both: bool) -> tuple[int, str]:
+    """Send a signal to the command, or to the suite as well, as a terminal does, while a benchmark runs."""
+    command = [*COMMAND, "--out", "here"]
     with processes.started(
-        COMMAND,
-        cwd=checkout,
-        env=_environment(checkout),
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        start_new_session=True,
-    ) as process:
+        command, cwd=checkout, env=_environment(checkout), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        encoding="utf-8", start_new_session=True,
+    ) as process:  # fmt: skip
         while not (checkout / "begun").exists():
             assert process.poll() is None
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        if both:
+            os.kill(int((checkout / "begun").read_text()), number)
+        process.send_signal(number)
         _, said = process.communicate()
-        assert process.returncode == 130
         with pytest.raises(ProcessLookupError):  # nobody of its group is left
             os.killpg(process.pid, 0)
-    assert said.splitlines()[-1] == "gpubackprop: error: interrupted"
+    return process.returncode, said.splitlines()[-1]
+
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+
+
+@POSIX
+@pytest.mark.parametrize("both", [False, True], ids=["the command", "both processes"])
+@pytest.mark.parametrize(("number", "status", "how"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+def test_a_run_that_is_stopped_keeps_what_was_measured(
+    checkout: Path, number: str, status: int, how: str, both: bool
+) -> None:
+    _suite(checkout, SUITE, WAITING)
+    stopped, last = _stopped(checkout, signal.Signals[number], both)
+    assert last == f"gpubackprop: error: {how}; 3 of 4 benchmarks were measured, and are kept"
+    assert stopped == status
+    content = json.loads((checkout / "here" / RESULTS).read_text(encoding="utf-8"))
+    assert [each["name"] for each in content["benchmarks"]] == ["test_step[1]", "test_step[2]", "test_step[3]"]
+    assert "8-3-2, N 4" in (checkout / "here" / REPORT).read_text(encoding="utf-8")
+
+
+@POSIX
+def test_a_run_that_is_stopped_before_anything_was_measured(checkout: Path) -> None:
+    _suite(checkout, WAITING)
+    assert _stopped(checkout, signal.SIGINT, False) == (130, "gpubackprop: error: interrupted; nothing was measured")
+    assert list((checkout / "here").iterdir()) == []
+
+
+def test_benchmarks_are_selected_by_name(checkout: Path) -> None:
+    run = _run(checkout, "-k", "step and not 2", "--out", "here")
+    assert run.returncode == 0, run.stderr
+    content = json.loads((checkout / "here" / RESULTS).read_text(encoding="utf-8"))
+    assert [each["name"] for each in content["benchmarks"]] == ["test_step[1]", "test_step[3]"]
+
+
+@pytest.mark.parametrize(
+    ("select", "status", "said"), [("nothing", 2, "-k nothing: no benchmark has"), ("(", 1, "'-k'")]
+)
+def test_a_selection_of_nothing_is_one_error(checkout: Path, select: str, status: int, said: str) -> None:
+    run = _run(checkout, "-k", select)
+    assert (run.returncode, "Traceback" in run.stderr) == (status, False)
+    assert said in run.stderr
 
 
 def test_folder_that_cannot_be_written_is_refused_before_the_run(checkout: Path) -> None:

@@ -215,7 +215,8 @@ def test_numbers_of_the_other_tables_are_the_files() -> None:
 
 def test_rows_around_the_step_say_what_was_measured() -> None:
     table = _table(BOTH, "Epochs, inference, backward pass, start-up, ranks, SGD, float32")
-    measured = ["epoch", "epoch with transfer", "inference", "backward", "epoch streamed", "start-up, import"]
+    measured = ["epoch, 16 batches", "epoch with transfer, 16 batches", "inference", "backward"]
+    measured += ["epoch streamed, 64 batches", "start-up, import"]
     assert _column(table, "measured") == measured
     assert [note.partition(": ")[2] for note in table.notes] == ["streamed epochs take 1.25× those in memory."] * 2
     assert table.rows[-1] == ("784-128-10, N 64", "start-up, import", "180 ms", "180 ms", "1.00×")

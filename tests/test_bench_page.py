@@ -133,12 +133,15 @@ def test_page_is_readable(need: Callable[[str], None], tmp_path: Path, width: st
     assert found["title"] == "gpubackprop benchmarks: Made-up GPU"
     assert (found["charts"], found["tables"]) == (12, 8)
     assert found["ground"] == (DARK_GROUND if dark else LIGHT_GROUND)
-    problems = {name: found[name] for name in ("overflow", "fetched", "faint", "small", "collisions", "outside")}
-    assert problems == {"overflow": 0, "fetched": [], "faint": [], "small": [], "collisions": [], "outside": []}
+    problems = {name: found[name] for name in ("overflow", "fetched", "faint", "small", "collisions", "outside", "cut")}
+    assert problems.pop("overflow") == 0
+    assert problems == {name: [] for name in problems}
+    assert bool(found["scrolling"]) == (WIDTHS[width] < 1000)
 
 
 FAULTS = {  # what is changed in a page, and which measure sees it
-    "wide": (".card{margin-top:16px;overflow:hidden}\n.scroll{overflow-x:auto}", "", "overflow"),
+    "wide": (".card{margin-top:16px;overflow:hidden}\n.scroll{overflow-x:auto;", ".scroll{", "overflow"),
+    "cut": ("right/24px 100% no-repeat scroll", "right/0 100% no-repeat scroll", "cut"),
     "faint": ("--soft:#57606a", "--soft:#a0a8b0", "faint"),
     "small": ("svg text{font:12px", "svg text{font:8px", "small"),
     "crowded": ("svg text{font:12px", "svg text{font:26px", "collisions"),

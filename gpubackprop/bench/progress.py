@@ -6,6 +6,7 @@ The line begins with MARK; what pytest itself prints in front of it, dots, belon
 from __future__ import annotations
 
 import json
+import signal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ MOST_LETTERS = 4000  # of what is said of a failure
 class _Teller:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config  # whose writer pytest makes later
+        self.measured: Any = None  # pytest-benchmark's record of the benchmark that runs
 
     def tell(self, **event: Any) -> None:
         writer = self.config.get_terminal_writer()
@@ -30,6 +32,14 @@ class _Teller:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.tell(begun=nodeid.rpartition("::")[2])
 
+    def pytest_runtest_call(self, item: Any) -> None:
+        self.measured = item.funcargs.get("benchmark")
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Have pytest-benchmark leave out the benchmark that was not over, of which it has no or too few rounds."""
+        if self.measured is not None:
+            self.measured.has_error = True
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
             self.tell(failed=report.nodeid.rpartition("::")[2], why=report.longreprtext[-MOST_LETTERS:])
@@ -38,6 +48,15 @@ class _Teller:
         self.tell(done=1)
 
 
+def _stop(number: int, frame: Any) -> None:
+    """Stop the suite, which then writes what was measured; further signals do not disturb that."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the plugin."""
+    """Register the plugin, and let Ctrl-C and SIGTERM stop the suite."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _stop)
     config.pluginmanager.register(_Teller(config))

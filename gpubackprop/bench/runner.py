@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingDependency
+from ..errors import MissingDependency, Terminated
 from .progress import MARK
 
 _PACKAGE = Path(__file__).parent.parent
@@ -27,13 +30,19 @@ class Outcome:
 
     Attributes:
         status: pytest's exit status: 0, or 1 where benchmarks failed, or more.
-        done: so many benchmarks were run.
+        stopped: 128 and the number of the signal that ended it early, otherwise 0.
+        total: the number of benchmarks that were selected.
+        done: the number of benchmarks that were run.
+        running: the benchmark that was not over, or None.
         failures: of each that failed, its name and what went wrong.
         printed: the last lines of the suite.
     """
 
     status: int = 0
+    stopped: int = 0
+    total: int = 0
     done: int = 0
+    running: str | None = None
     failures: dict[str, str] = field(default_factory=dict)
     printed: deque[str] = field(default_factory=lambda: deque(maxlen=MOST_LINES))
 
@@ -57,19 +66,20 @@ def suite() -> Path:
     return found
 
 
-def run(folder: Path, quick: bool, file: Path) -> Outcome:
+def run(folder: Path, quick: bool, select: str | None, file: Path) -> Outcome:
     """Run the suite with a progress bar on standard error.
 
     Args:
         folder: of the suite.
         quick: whether only its quick part.
+        select: which benchmarks, as for `pytest -k`; all if it is None.
         file: that pytest-benchmark is to write.
 
     Returns:
-        How it ended.
+        How it ended. After Ctrl-C or SIGTERM the file holds what was measured before.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the suite has ended too.
+        KeyboardInterrupt: Ctrl-C was pressed once more; the suite has ended too.
     """
     options = [
         "--benchmark-only",
@@ -78,28 +88,61 @@ def run(folder: Path, quick: bool, file: Path) -> Outcome:
         "-p",
         "no:cacheprovider",
         *(["--quick"] if quick else []),
+        *([f"-k={select}"] if select is not None else []),
     ]
     command = [sys.executable, "-u", "-m", "pytest", str(folder), *options, "-p", f"{__package__}.progress"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     path = os.pathsep.join(filter(None, [str(_PACKAGE.parent), os.environ.get("PYTHONPATH")]))
     environment |= {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
     outcome = Outcome()
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        encoding="utf-8",
-        errors="replace",
-    ) as process:
+    with (
+        _sigterm_raises(),
+        subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="replace",
+        ) as process,
+    ):
         try:
-            _watch(process, outcome)
+            try:
+                _watch(process, outcome)
+            except (KeyboardInterrupt, Terminated) as stop:
+                outcome.stopped = 128 + (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)
+                _stop(process)
             outcome.status = process.wait()
         except BaseException:
-            process.terminate()
+            process.kill()
             raise
     return outcome
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Have SIGTERM raise `Terminated`, in the one thread that may say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise Terminated("terminated")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Have the suite write what it measured. On Windows the console has sent Ctrl-C to it already."""
+    if os.name == "posix":
+        process.send_signal(signal.SIGINT)
+    for _ in process.stdout or ():  # read to the end, so that it does not wait for a reader
+        pass
 
 
 def _watch(process: subprocess.Popen[str], outcome: Outcome) -> None:
@@ -110,13 +153,15 @@ def _watch(process: subprocess.Popen[str], outcome: Outcome) -> None:
     with tqdm(unit=" benchmarks", mininterval=seconds, dynamic_ncols=True) as bar:
         for event in _events(process, outcome):
             if "total" in event:
-                bar.reset(total=event["total"])
+                outcome.total = event["total"]
+                bar.reset(total=outcome.total)
             if "begun" in event:
+                outcome.running = event["begun"]
                 bar.set_postfix_str(event["begun"][:48], refresh=False)
             if "failed" in event:
                 outcome.failures[event["failed"]] = event["why"]
             if "done" in event:
-                outcome.done += 1
+                outcome.done, outcome.running = outcome.done + 1, None
                 bar.update()
 
 

@@ -1,9 +1,9 @@
 """The style of the page: two schemes of colour, one column on a phone, no font that has to be fetched."""
 
 STYLE = """
-:root{--ground:#f6f7f8;--card:#fff;--ink:#1b1f24;--soft:#57606a;--line:#dfe3e8;--accent:#0b5cad;
+:root{--edge:#1b1f2459;--ground:#f6f7f8;--card:#fff;--ink:#1b1f24;--soft:#57606a;--line:#dfe3e8;--accent:#0b5cad;
 --s0:#1a66ab;--s1:#b34700;--s2:#14744b;--s3:#7d46a8;--s4:#8a6100;--s5:#0b7285;--s6:#b02a6b;--s7:#57606a;--inside:#fff}
-@media(prefers-color-scheme:dark){:root{--ground:#0f1216;--card:#181c22;--ink:#e6e9ed;--soft:#a4adb8;--line:#2c333c;
+@media(prefers-color-scheme:dark){:root{--edge:#e6e9ed59;--ground:#0f1216;--card:#181c22;--ink:#e6e9ed;--soft:#a4adb8;--line:#2c333c;
 --accent:#7cb8f5;--s0:#6fb1f0;--s1:#ff9f5f;--s2:#5fce98;--s3:#c8a0f2;--s4:#e2bb4d;--s5:#5ccbe0;--s6:#f48fbb;
 --s7:#b4bcc6;--inside:#0f1216}}
 *{box-sizing:border-box}
@@ -46,7 +46,11 @@ rect{fill:var(--c)}
 .legend li{display:flex;align-items:center;gap:6px}
 .legend svg{width:14px;height:14px;flex:none}
 .card{margin-top:16px;overflow:hidden}
-.scroll{overflow-x:auto}
+.scroll{overflow-x:auto;background:
+linear-gradient(to right,var(--card) 50%,transparent) left/64px 100% no-repeat local,
+linear-gradient(to left,var(--card) 50%,transparent) right/64px 100% no-repeat local,
+linear-gradient(to right,var(--edge),transparent) left/24px 100% no-repeat scroll,
+linear-gradient(to left,var(--edge),transparent) right/24px 100% no-repeat scroll}
 .scroll:focus-visible{outline:2px solid var(--accent);outline-offset:-2px}
 table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
 .title{margin:0;font-weight:600;font-size:15px;padding:14px 16px 4px}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from .figures import LETTERS, Pair, families, fastest_peer, pairs, slope, upper_half
+from .figures import LETTERS, Pair, families, fastest_peer, pairs, slope, step_flops, upper_half
 from .results import BACKENDS, HELD, PARTS, Entry, Results
 from .shown import COMMON, NONE, Table, digits, factor_of, lean, share_of, size_of, time_of
 
@@ -104,7 +104,7 @@ def peers(results: Results) -> Table:
     names = list(dict.fromkeys(name for entry in entries for name in entry.peers))
     timed = [name for name in names if any(e.peers[name].ratio is not None for e in entries if name in e.peers)]
     rows = tuple(
-        (*work_of(e), e.what, e.on, time_of(e.seconds), *(factor_of(_ratio(e, name)) for name in timed))
+        (*work_of(e), _measured(e), e.on, time_of(e.seconds), *(factor_of(_ratio(e, name)) for name in timed))
         for e in entries
         if any(_ratio(e, name) is not None for name in timed)
     )
@@ -220,7 +220,11 @@ def _streamed(results: Results) -> Iterator[str]:
 
 
 def _measured(entry: Entry) -> str:
-    return ", ".join(filter(None, (entry.what, entry.row)))
+    """Return what was measured: of an epoch, also the number of its batches, which are as many steps."""
+    batches = ""
+    if entry.what.startswith("epoch") and entry.flops and len(entry.sizes) > 1 and entry.batch:
+        batches = f"{round(entry.flops / step_flops(entry.sizes, entry.batch))} batches"
+    return ", ".join(filter(None, (entry.what, batches, entry.row)))
 
 
 def memory(results: Results) -> Table:

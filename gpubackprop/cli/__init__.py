@@ -203,6 +203,7 @@ def _add_bench(commands: Any) -> None:
     )
     add = commands.add_parser("bench", help="measure this machine, or compare two", description=about).add_argument
     add("--quick", action="store_true", help="the quick part of the suite alone")
+    add("-k", dest="select", metavar="EXPRESSION", help="only these benchmarks, as for pytest: 'step and not cuda'")
     add("--out", metavar="DIR", help="folder for results.json and report.html (default: bench- and the machine's name)")
     add("--compare", metavar=("A.json", "B.json"), nargs=2, help="run nothing, and set two results.json side by side")
     add.__self__.set_defaults(run=bench.bench)

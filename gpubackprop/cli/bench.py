@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +23,8 @@ from .folders import writable
 from .lines import say
 
 FILES = RESULTS, REPORT = "results.json", "report.html"
+NOTHING_SELECTED = 5  # pytest's exit status
+STOPPED = {128 + signal.SIGINT: "interrupted; ", 128 + signal.SIGTERM: "terminated; "}
 
 
 def bench(arguments: argparse.Namespace) -> int:
@@ -31,15 +34,15 @@ def bench(arguments: argparse.Namespace) -> int:
         arguments: as the command line gives them.
 
     Returns:
-        The exit status: 0, or 1 where a benchmark failed.
+        The exit status: 0, 1 if a benchmark failed, or 130 or 143 after Ctrl-C or SIGTERM.
 
     Raises:
-        InvalidValue: a file or the folder is not accepted.
+        InvalidValue: a file or the folder is not accepted, or no benchmark is selected.
         MissingDependency: the suite, or what it runs with, is not installed.
     """
     if arguments.compare:
-        if arguments.quick or arguments.out:
-            raise InvalidValue("--compare reads two files and runs nothing: leave out --quick and --out")
+        if arguments.quick or arguments.out or arguments.select is not None:
+            raise InvalidValue("--compare reads two files and runs nothing: leave out --quick, -k and --out")
         a, b = (files.read(Path(path)) for path in arguments.compare)
         _print(comparison(a, b))
         return 0
@@ -47,16 +50,21 @@ def bench(arguments: argparse.Namespace) -> int:
     writable(arguments.out or ".", FILES if arguments.out else ())
     with tempfile.TemporaryDirectory() as place:
         raw = Path(place) / "raw.json"
-        outcome = runner.run(folder, arguments.quick, raw)
+        outcome = runner.run(folder, arguments.quick, arguments.select, raw)
+        if outcome.status == NOTHING_SELECTED:
+            raise InvalidValue(f"-k {arguments.select}: no benchmark has such a name; `-k step` selects training steps")
         _complain(outcome)
         content = _content(raw, outcome)
         if not content["benchmarks"]:
-            print("gpubackprop: error: nothing was measured", file=sys.stderr)
-            return 1
+            print(f"gpubackprop: error: {STOPPED.get(outcome.stopped, '')}nothing was measured", file=sys.stderr)
+            return outcome.stopped or 1
         measured = files.results_of(raw, content)
     _print([*_about(measured), *tables.tables(measured)])
     _write(writable(arguments.out or f"bench-{measured.slug}", FILES), measured, content)
-    return int(outcome.status != 0)
+    if outcome.stopped:
+        kept = f"{len(measured.entries)} of {outcome.total} benchmarks were measured, and are kept"
+        print(f"gpubackprop: error: {STOPPED[outcome.stopped]}{kept}", file=sys.stderr)
+    return outcome.stopped or int(outcome.status != 0)
 
 
 def _complain(outcome: runner.Outcome) -> None:
@@ -69,17 +77,18 @@ def _complain(outcome: runner.Outcome) -> None:
             f"{', '.join(outcome.failures)}",
             file=sys.stderr,
         )
-    elif outcome.status:
+    elif outcome.status and not outcome.stopped:
         print("\n".join(outcome.printed), file=sys.stderr)
         print(f"gpubackprop: error: the suite ended with exit status {outcome.status}", file=sys.stderr)
 
 
 def _content(raw: Path, outcome: runner.Outcome) -> dict[str, Any]:
-    """Return what pytest-benchmark wrote, without those that failed once they were timed."""
+    """Return what pytest-benchmark wrote, without those that failed once they were timed or were not over."""
     if not raw.exists() or not raw.stat().st_size:  # the file is opened before there are figures
         return {"benchmarks": []}
     content = document(raw)
-    return {**content, "benchmarks": [each for each in content["benchmarks"] if each["name"] not in outcome.failures]}
+    left_out = {*outcome.failures, outcome.running}
+    return {**content, "benchmarks": [each for each in content["benchmarks"] if each["name"] not in left_out]}
 
 
 def _about(measured: Results) -> list[Table]:
