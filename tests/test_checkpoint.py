@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import processes
 import pytest
 import safetensors.numpy
 from stops import at_step
@@ -335,7 +336,7 @@ def test_a_killed_training_leaves_the_folder_to_others(tmp_path: Path) -> None:
         "gb.fit(gb.Network([3, 2]), numpy.ones((4, 3)), numpy.ones((4, 2)), checkpoint=sys.argv[1], callbacks=[fork])\n"
     )
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # which ends the child
+    with processes.started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # which ends the child
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"forked\n"

@@ -152,7 +152,7 @@ def test_squared_error_is_half_of_mse_and_cross_entropy_sums_over_outputs() -> N
     losses = {}
     for name in ("mse", "squared_error", "cross_entropy"):
         net = _network([2, 3], loss=name)
-        _set(net, [(a, 0.0)])
+        _set(net, [(numpy.log(a) if name == "cross_entropy" else a, 0.0)])  # rows of a sum to 1: softmax of log a is a
         losses[name] = net.evaluate(numpy.eye(2), y)
     # mse: (1/4 + 9/16 + 1/16 + 1/16 + 0 + 1/16) / 6 = 1/6
     _close(losses["mse"], F(1, 6))

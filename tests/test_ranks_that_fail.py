@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 from test_parallel import ENVIRONMENT, LAUNCH, PLAIN
 
@@ -125,7 +126,7 @@ def ended(script: str, folder: Path, ranks: int = 2, plain: bool = False) -> tup
     path.write_text(BEGIN + script)
     command = [*PLAIN, str(path)] if plain else [*LAUNCH, str(ranks), str(path)]
     since = time.monotonic()
-    with subprocess.Popen(
+    with processes.started(
         command, env=ENVIRONMENT, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     ) as job:  # fmt: skip
