@@ -214,7 +214,7 @@ for k in range(forks):
             status = 0
         finally:
             os._exit(status)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     status = 0
     while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
         if time.monotonic() > end:

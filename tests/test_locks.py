@@ -40,7 +40,7 @@ done.wait()
 def forked(generations):
     pid = os.fork()
     if pid == 0:
-        free = owner.lock.acquire(timeout=20) and lock.acquire(timeout=20)
+        free = owner.lock.acquire(timeout=300) and lock.acquire(timeout=300)
         lock.release()
         os._exit(0 if free and counted and (generations == 1 or forked(generations - 1) == 0) else 1)
     return os.waitpid(pid, 0)[1]
