@@ -23,7 +23,12 @@ SECONDS_OF_GRACE = 600  # from a test's limit to the end of the run
 SECONDS_TO_END = 10.0  # for children that were stopped and are about to end
 STDERR = pytest.StashKey[int]()
 # They end with this process, and serve more than one test.
-STAY = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "loky.backend.resource_tracker")
+STAY = (
+    "multiprocessing.resource_tracker",
+    "multiprocessing.forkserver",
+    "loky.backend.resource_tracker",
+    "tests/mutants.py",  # tried two at a time, ahead of the tests that ask for them
+)
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of linux/prctl.h
 
 
