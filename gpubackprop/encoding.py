@@ -1,4 +1,4 @@
-"""Settings as JSON: the form in which ranks and checkpoints compare what a training is given."""
+"""Settings as JSON: ranks and checkpoints compare the arguments of a training in this form."""
 
 from __future__ import annotations
 

@@ -14,20 +14,30 @@ KINDS = "biuf"  # booleans, integers and floats of NumPy
 
 
 def names_of(x: Any) -> list[str] | None:
-    """Return the names of the columns of a DataFrame, or None if there are none or they do not tell columns apart."""
-    pandas = sys.modules.get("pandas")
-    if pandas is None or not isinstance(x, pandas.DataFrame):
-        return None
-    names = list(x.columns)
+    """Return the names of the columns of a DataFrame or an Arrow table, or None without any that tell them apart."""
+    if _is_table(x):
+        names = list(x.schema.names)
+    else:
+        pandas = sys.modules.get("pandas")
+        if pandas is None or not isinstance(x, pandas.DataFrame):
+            return None
+        names = list(x.columns)
     return names if all(isinstance(name, str) for name in names) and len(set(names)) == len(names) else None
 
 
+def _is_table(x: Any) -> bool:
+    """Return whether x is a table or a batch of records of pyarrow in memory."""
+    pyarrow = sys.modules.get("pyarrow")
+    return pyarrow is not None and isinstance(x, (pyarrow.Table, pyarrow.RecordBatch))
+
+
 def arranged(x: Any, features: Sequence[str] | None, place: str = "X") -> Any:
-    """Return a DataFrame with the columns of the features, in their order; anything else as it is."""
+    """Return a DataFrame or an Arrow table with the columns of the features, in order; anything else as it is."""
     names = names_of(x)
     if names is None or features is None or names == features:
         return x
-    return x[chosen(names, features, place)]
+    columns = chosen(names, features, place)
+    return x.select(columns) if _is_table(x) else x[columns]
 
 
 def chosen(names: Sequence[str], features: Sequence[str] | None, place: str) -> list[str]:

@@ -12,7 +12,7 @@ from .errors import MissingDependency
 
 
 def finite(value: Any) -> Any:
-    """Return what is to be JSON with None for every float that is NaN or infinite."""
+    """Replace every float that is NaN or infinite by None, for strict JSON."""
     if isinstance(value, dict):
         return {name: finite(each) for name, each in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Who is using a network or an estimator, so that no call changes what a call in another thread is computing with."""
+"""Calls under way on each network or estimator: a call that would change the result of another is refused."""
 
 from __future__ import annotations
 

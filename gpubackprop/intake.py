@@ -61,7 +61,7 @@ def _validation_source(data: Any, source: Source, y: Any, sample_weight: Any) ->
         return source_of(data, y, sample_weight, source.features)
     if not (isinstance(data, Source) or are_batches(data)):
         raise InvalidType(f"it must be {accepted}, batches or a table of Arrow, got {type(data).__name__}")
-    return source_of(data, None, None)
+    return source_of(data, None, None, source.features)
 
 
 def source_of(X: Any, y: Any, sample_weight: Any, features: Sequence[str] | None = None) -> Source:
@@ -92,7 +92,7 @@ def source_of(X: Any, y: Any, sample_weight: Any, features: Sequence[str] | None
         )
     if sample_weight is not None:
         raise InvalidValue("sample_weight is part of every batch where X is batches: (X, y, sample_weight)")
-    return Batches(X)
+    return Batches(X, features=features)
 
 
 def taken_in(net: Network, source: Source, batch_size: int, why: str | None) -> tuple[tuple[Any, Any, Any], str]:

@@ -199,7 +199,8 @@ class Batches(Source):
     Args:
         batches: a function without arguments that returns an iterator, or an object that makes a new one each time; of
             pairs (X, y) or triples (X, y, sample_weight).
-        with_targets: False for batches X alone, and then once is enough.
+        with_targets: False for batches of only X, which are read once.
+        features: names of the columns of batches that are tables or frames, in order; None for those of the first.
 
     Raises:
         InvalidType: it cannot be gone through again, or a batch is no pair or triple.
@@ -208,8 +209,9 @@ class Batches(Source):
 
     rows = None
 
-    def __init__(self, batches: Any, with_targets: bool = True) -> None:
+    def __init__(self, batches: Any, with_targets: bool = True, features: Sequence[str] | None = None) -> None:
         self._batches, self._with_targets = batches, with_targets
+        self.features = None if features is None else list(features)
         if not with_targets:
             return
         if not callable(batches) and iter(batches) is batches:
@@ -217,22 +219,29 @@ class Batches(Source):
                 f"X must be gone through once for every epoch, and a {type(batches).__name__} is used up after the "
                 "first: pass a function that returns a new one"
             )
-        self.weighted = next(self.blocks(1)).w is not None
+        first = next(self.blocks(1))
+        self.weighted = first.w is not None
+        if features is None:
+            self.features = names_of(first.x)
 
     def blocks(self, size: int, order: Iterable[int] | None = None) -> Iterator[Block]:
         """Go through the batches, as large as they are."""
         found = -1
         for found, batch in enumerate(self._batches() if callable(self._batches) else self._batches):
             if not self._with_targets:
-                yield Block(f" of batch {found}", batch)
+                yield self._block(found, batch)
                 continue
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 raise InvalidType(
                     f"batch {found} must be a pair (X, y) or a triple (X, y, sample_weight), got {_described(batch)}"
                 )
-            yield Block(f" of batch {found}", *batch)
+            yield self._block(found, *batch)
         if found < 0:
             raise InvalidValue("there is no batch: X must give at least one in every epoch")
+
+    def _block(self, number: int, x: Any, *others: Any) -> Block:
+        place = f" of batch {number}"
+        return Block(place, arranged(x, self.features, f"X{place}"), *others)
 
     def whole(self) -> tuple[Any, Any, Any]:
         """Refuse: nobody knows how much that is."""
@@ -265,7 +274,7 @@ def without_targets(X: Any, features: Sequence[str] | None = None) -> Source:
         return X
     if is_arrow(X):
         return ArrowTable(X, features=features)
-    return Batches(X, with_targets=False) if are_batches(X) else Arrays(arranged(X, features))
+    return Batches(X, with_targets=False, features=features) if are_batches(X) else Arrays(arranged(X, features))
 
 
 # -- Arrow -------------------------------------------------------------------------------------------------------------

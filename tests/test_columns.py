@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 import pytest
 
+from gpubackprop import load
 from gpubackprop.cli import main
 from gpubackprop.cli.columns import Asked, Trained
 from gpubackprop.cli.datasets import Dataset, to_predict, to_train_on
@@ -84,7 +85,7 @@ def test_the_only_feature_and_a_named_one_stay_and_are_said(tmp_path: Path) -> N
     alone = to_train_on(_csv(tmp_path / "t.csv", {"": range(60), "kind": KINDS}), Asked(), None)
     named = to_train_on(_csv(tmp_path / "u.csv", _noise(Id=range(1, 61))), Asked(), None)
     assert (alone.X.shape, named.X.shape) == ((60, 1), (60, 4))
-    assert "column 1 (column 1) counts the rows" in alone.notes[0]
+    assert "column 1 counts the rows" in alone.notes[0]
     assert named.notes == ["column 1 (Id) counts the rows; if it is no feature: --drop 1"]
 
 
@@ -96,7 +97,7 @@ def test_who_asks_for_row_numbers_has_them(tmp_path: Path) -> None:
 def test_noise_is_not_learnt_from_row_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = _csv(tmp_path / "t.csv", {"": range(60)} | _noise())
     assert main(["train", path, "--hidden", "32", "--out", str(tmp_path / "m")]) == 0
-    assert "left out: column 1 (column 1), which only numbers the rows" in capsys.readouterr().out
+    assert "left out: column 1, which only numbers the rows" in capsys.readouterr().out
     assert json.loads((tmp_path / "m/history.json").read_text())["test"]["accuracy"] < 0.75  # with it: 0.9 and more
     assert main(["predict", str(tmp_path / "m/model.safetensors"), path]) == 0
     assert "ignored: column 1" in capsys.readouterr().err
@@ -219,6 +220,13 @@ def test_columns_that_are_not_there(
     assert __import__("re").search(message, error)
 
 
+def test_columns_may_be_given_several_times(tmp_path: Path) -> None:
+    path = _csv(tmp_path / "t.csv", {"a": [1, 2, 2], "b": [3, 4, 5], "c": [1, 0, 4], "y": ["u", "v", "u"]})
+    out = tmp_path / "m"
+    assert main(["train", path, *QUICK, "--columns", "b", "--columns", "c,a", "--out", str(out)]) == 0
+    assert load(out / "model.safetensors").features == ["b", "c", "a"]
+
+
 # -- predict ---------------------------------------------------------------------------------------------------------
 
 LIKE = Dataset("t.csv", NOISE, KINDS, ["u", "v"], ["b", "a"], "y", 3, trained=Trained(5, [2, 0]))
@@ -262,6 +270,17 @@ def test_a_file_that_lacks_what_the_model_needs(content: str, message: str, tmp_
     (tmp_path / "t.csv").write_text(content)
     with pytest.raises(InvalidValue, match=message):
         to_predict(str(tmp_path / "t.csv"), 2, LIKE)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.npy"])
+def test_a_file_with_two_readings_names_its_features(name: str, tmp_path: Path) -> None:
+    """It lacks one column of the training file: the target, or the one that was left out."""
+    path, table = tmp_path / name, numpy.array([[9.0, 1, 2], [9, 3, 4]])
+    numpy.savetxt(path, table, delimiter=",") if path.suffix == ".csv" else numpy.save(path, table)
+    like = Dataset("t", NOISE, KINDS, ["u", "v"], target_index=3, trained=Trained(4, [1, 2]))
+    X, targets, notes = to_predict(str(path), 2, like)
+    assert (X.tolist(), targets) == ([[1, 2], [3, 4]], None)
+    assert notes == ["without names: the features are columns 2, 3, as in the training file without its target"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "bare.csv", "npy"])

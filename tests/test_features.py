@@ -92,6 +92,39 @@ def test_frames_are_matched_by_every_method(need: Any) -> None:
     numpy.testing.assert_array_equal(net.predict(frame(X)), net.predict(X))
 
 
+def _ordered(make: Any, orders: list[list[str]]) -> Any:
+    rows = [slice(0, 20), slice(20, 40), slice(40, 60)]
+    return lambda: [
+        (make({name: COLUMNS[name][part] for name in order}), Y[part]) for part, order in zip(rows, orders, strict=True)
+    ]
+
+
+def test_batches_are_matched_by_name_too(make: Any) -> None:
+    """In training, also if the order changes from one batch to the next, in validation and in prediction."""
+    own, other = ["a", "b", "ç"], ["ç", "a", "b"]
+    nets, histories = [_net(), _net()], []
+    for net, orders in zip(nets, ([own] * 3, [own, other, own]), strict=True):
+        validation = _ordered(make, [orders[1]] * 3)
+        histories.append(gb.fit(net, _ordered(make, orders), epochs=2, validation_data=validation))
+        assert net.features == own
+        gb.fit(net, _ordered(make, [orders[1]] * 3), epochs=1)  # in the order of the network
+        assert net.features == own
+    assert histories[0].loss == histories[1].loss
+    assert histories[0].validation_loss == histories[1].validation_loss
+    numpy.testing.assert_array_equal(nets[0].predict(X), nets[1].predict(X))
+    read = (x for x, _ in _ordered(make, [other, own, other])())
+    numpy.testing.assert_array_equal(nets[0].predict(read), nets[0].predict(X))
+    with pytest.raises(InvalidValue, match="X of batch 1 has no column 'b'"):
+        gb.fit(nets[0], _ordered(make, [own, ["a", "ç"], own]), epochs=1)
+
+
+def test_gradients_match_tables_by_name(make: Any) -> None:
+    net = _net()
+    _fit(net, make(COLUMNS))
+    table = make({name: COLUMNS[name] for name in ["ç", "a", "b"]})
+    assert net.loss_and_gradients(table, Y)[0] == net.loss_and_gradients(X, Y)[0]
+
+
 def test_training_goes_on_in_the_order_of_the_network(make: Any) -> None:
     one, other = _net(), _net()
     for names in ("abç", "çba"):

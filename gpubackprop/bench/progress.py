@@ -49,7 +49,7 @@ class _Teller:
 
 
 def _stop(number: int, frame: Any) -> None:
-    """Stop the suite, which then writes what was measured; further signals do not disturb that."""
+    """Stop the suite, which then writes its measurements; ignore further signals meanwhile."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt

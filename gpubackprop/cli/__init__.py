@@ -150,7 +150,9 @@ def _add_train(commands: Any) -> None:
         "--columns",
         metavar="COLUMN,COLUMN",
         type=_listed,
-        help="a file's columns to use as features: names, or numbers from 1 (default: all except the target)",
+        action="extend",
+        help="a file's columns to use as features: names, or numbers from 1; may be given several times (default: all "
+        "except the target)",
     )
     add("--task", choices=TASKS, help="what to do with a file whose targets may be either")
     add(

@@ -115,7 +115,8 @@ def matched(source: Source, like: Any, features: int) -> tuple[list[int], int | 
         The indices of the features in the model's order, that of the target or None, and lines for the report.
     """
     if not (source.names and like.features):
-        return (*_by_number(source, like, features), [])
+        places, target = _by_number(source, like, features)
+        return places, target, _places_to_check(source, like, features, places)
     names = source.names
     missing = [name for name in like.features if name not in names]
     if missing:
@@ -126,6 +127,17 @@ def matched(source: Source, like: Any, features: int) -> tuple[list[int], int | 
     target = names.index(like.target) if like.target in names else None
     notes = [f"ignored: {shortened(ignored)}, which the model does not need"] if ignored else []
     return [names.index(name) for name in like.features], target, notes
+
+
+def _places_to_check(source: Source, like: Any, features: int, places: list[int]) -> list[str]:
+    """Return a line that names the features of a file with two readings.
+
+    Such a file lacks one column of the training file: the target, or the one that was left out in training.
+    """
+    if like.trained is None or like.trained.width != features + 2 or source.columns != features + 1:
+        return []
+    numbers = shortened([str(place + 1) for place in places])
+    return [f"without names: the features are columns {numbers}, as in the training file without its target"]
 
 
 def _by_number(source: Source, like: Any, features: int) -> tuple[list[int], int | None]:
@@ -145,10 +157,8 @@ def _by_number(source: Source, like: Any, features: int) -> tuple[list[int], int
         return [place - (place > last) for place in places], target
     if given == features:
         return list(range(features)), target
-    whole = (
-        f", or the {width} columns of the training file, without the target or with it" if width > features + 1 else ""
-    )
+    whole = f", or the {width} columns of the training file" if width > features + 1 else ""
     source.refuse(
         f"has {given} columns; the model takes {features} features"
-        f"{f' ({shortened(like.features)})' if like.features else ''}, with the target or without it{whole}"
+        f"{f' ({shortened(like.features)})' if like.features else ''}{whole}, with the target or without it"
     )

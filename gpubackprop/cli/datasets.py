@@ -36,7 +36,7 @@ class Dataset:
         target_index: place of the target among the columns of the file, or None.
         one_unit: whether all features are measured in one unit, such as grey levels, and are to be scaled alike.
         image_shape: rows and columns of the picture whose pixels the examples are, or None.
-        trained: where the features are in the file, or None.
+        trained: places of the features in the file, or None.
         notes: lines for the report.
     """
 
@@ -58,12 +58,12 @@ class Dataset:
         return len(self.classes) if self.classes else self.y[:1].size
 
     def named(self, number: int) -> str:
-        """Return what a message calls a feature, given its number from 1: the file, and the column there."""
+        """Return the name of a feature in messages, given its number from 1: the file, and the column there."""
         place = self.trained.places[number - 1] + 1 if self.trained else number
         return f"{self.name}: column {place}" + (f" ({self.features[number - 1]})" if self.features else "")
 
     def named_target(self, number: int) -> str:
-        """Return what a message calls a column of the target, given its number from 1."""
+        """Return the name of a column of the target in messages, given its number from 1."""
         several = f", column {number} of y," if self.y.ndim > 1 else ""
         return f"{self.name}: the target" + (f" ({self.target})" if self.target else "") + several
 

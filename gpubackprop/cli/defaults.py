@@ -26,7 +26,7 @@ FEWEST_STEPS = 8  # of an epoch, unless that takes batches smaller than the smal
 def dropout_for(data: Dataset, narrowest: int) -> float:
     """Return the dropout: in classification more for each doubling of the narrowest hidden layer.
 
-    In a few units it is so much noise that they learn nothing.
+    Narrow layers learn nothing under dropout.
     """
     share = math.log(narrowest / NARROW, WIDE / NARROW)
     return round(DROPOUT * min(max(share, 0.0), 1.0), 2) if data.classes else 0.0
@@ -43,7 +43,7 @@ def batch_size_for(rows: int) -> int:
 
 
 def epochs_for(steps: int) -> int:
-    """Return the most epochs of so many steps each."""
+    """Return the maximum number of epochs, given the steps of one epoch."""
     return min(max(math.ceil(STEPS / steps), FEWEST_EPOCHS), MOST_EPOCHS)
 
 

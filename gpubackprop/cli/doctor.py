@@ -149,6 +149,6 @@ def _kernels() -> str:
 
 
 def _cache() -> tuple[str, str]:
-    """Return where compiled loops and measured choices are kept, or why they are not."""
+    """Return the folder of compiled loops and measured choices, or the reason why there is none."""
     reason = caches.why_not()
     return "cache", str(caches.cache_folder()) if reason is None else f"NOT USED: {reason}"

@@ -35,5 +35,5 @@ def tell(epochs: int, net: Network, history: History) -> None:
 
 
 def tell_last(epochs: int, history: History) -> None:
-    """Print the line of the last of at most so many epochs."""
+    """Print the line of the last epoch."""
     print(f"  epoch {len(history.loss):>{len(str(epochs))}}/{epochs}  loss {history.loss[-1]:.4f}", flush=True)

@@ -27,7 +27,7 @@ class Source(ABC):
     Attributes:
         path: of the file.
         columns: how many there are, that of the target included.
-        names: of the columns, or None where the file does not name them.
+        names: of the columns, or None if the file does not name them.
         largest: absolute value that a feature may have.
     """
 
@@ -70,8 +70,9 @@ class Source(ABC):
         raise InvalidValue(f"{self.path}: {what}")
 
     def named(self, column: int) -> str:
-        """Return what a message calls a column: its number in the file from 1, and its name if it has one."""
-        return f"column {column + 1}" + (f" ({self.names[column]})" if self.names else "")
+        """Return the name of a column in messages: its number in the file from 1, and its name if it has one."""
+        number = f"column {column + 1}"
+        return number if self.names is None or self.names[column] == number else f"{number} ({self.names[column]})"
 
     def check_finite(self, X: numpy.ndarray, features: Sequence[int], row: Callable[[int], str]) -> None:
         """Refuse NaN and infinity in the features, naming the first place."""
@@ -94,7 +95,7 @@ class Source(ABC):
 
 
 def shortened(names: list[str], most: int = 8) -> str:
-    """Return names for a message, the first few where there are many."""
+    """Return names for a message: all, or the first few of many."""
     return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
 
 

@@ -65,7 +65,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace, group: parallel.Alone) -> int:
-    """Do so as one of a group, in which rank 0 alone tests, reports and writes."""
+    """Train as one rank of a group. Only rank 0 tests, reports and writes."""
     asked = Asked(arguments.target, arguments.drop, arguments.columns)
     data = to_train_on(arguments.data, asked, arguments.task, arguments.stream)
     rows, held_out = data.split(arguments.seed)
