@@ -88,6 +88,8 @@ class Loss(Row):
         cannot = f"output_activation {activation.name!r} cannot go with the loss {self.name!r}"
         if activation.rowwise and outputs == 1:
             remedy = "two outputs, or one with 'sigmoid' and the loss 'binary_cross_entropy'"
+            if self.targets == "fraction":
+                remedy = f"None and {self.output.name!r}"
             raise InvalidValue(f"{cannot} on 1 output: it would always return 1; accepted are {remedy}")
         if self.targets == "distribution" and not activation.rowwise:
             raise InvalidValue(f"{cannot}, which takes rows that sum to 1: accepted are None and {self.output.name!r}")

@@ -89,3 +89,9 @@ def test_a_file_of_a_combination_that_is_refused_now_is_read(tmp_path: Path) -> 
         net.save(path)
     X = numpy.random.default_rng(1).normal(size=(5, 2))
     numpy.testing.assert_array_equal(gb.load(path).predict(X), net.predict(X))
+
+
+def test_the_remedy_for_softmax_on_one_output_goes_with_the_loss() -> None:
+    with pytest.raises(InvalidValue, match=r"accepted are None and 'sigmoid'$"):
+        gb.Network([2, 1], output_activation="softmax", loss="binary_cross_entropy")
+    gb.Network([2, 1], output_activation="sigmoid", loss="binary_cross_entropy")
