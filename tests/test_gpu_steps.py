@@ -460,7 +460,8 @@ FIGURES = {
 }
 
 
-def test_what_is_shown_and_written(script: Any, tmp_path: Path, capsys: Any) -> None:
+def test_what_is_shown_and_written(script: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUBACKPROP_AUTOTUNE", "1")
     assert script("--only", "float32") == 0
     shown = capsys.readouterr().out
     text = (tmp_path / "results" / "stand-in-gpu-steps.json").read_text(encoding="utf-8")
