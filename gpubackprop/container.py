@@ -149,7 +149,7 @@ def reading(
 def _refusing(place: Path, writer: str, kind: str, refusal: type[Exception]) -> Iterator[None]:
     try:
         yield
-    except ModelFileError as error:  # it says all
+    except ModelFileError as error:  # already complete
         raise refusal(f"{place}: {error}") from error
     except _MALFORMED as error:
         reason = f"it has no entry {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"

@@ -514,7 +514,7 @@ class Network:
         """
         parameters = state_dict.read(state, self.layout.shapes, self.backend, self.dtype)
         use, running = Use(self, "load_state_dict", writes=True), self.backend.running(0.0)
-        with use, use, running, running:  # copies first: what was given may be views of θ
+        with use, use, running, running:  # copy first: the arguments may be views of θ
             self._set_parameters([tuple(x.copy() for x in pair) for pair in parameters])
 
     @property

@@ -244,7 +244,7 @@ class Stream:
             self.in_flight.append((source, source.copy()))
 
     def catch_up(self, count: int) -> None:
-        """Do the first so many of the copies that were asked for."""
+        """Do the first `count` pending copies."""
         with state.lock:
             while self.copies and count > 0:
                 self.copies.pop(0)()

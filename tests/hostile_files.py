@@ -52,7 +52,7 @@ def _of(array: Any) -> bytes:
 
 
 def _encrypted(path: Path) -> None:
-    """Write an archive that says in its directory that its first member is encrypted."""
+    """Write an archive whose directory marks its first member as encrypted."""
     _archive(PAIR)(path)
     content = bytearray(path.read_bytes())
     content[content.index(b"PK\1\2") + 8] |= 1

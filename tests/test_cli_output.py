@@ -1,4 +1,4 @@
-"""What the command writes if numbers are not finite, and if nobody reads what it says."""
+"""Output of the command if numbers are not finite, and if nobody reads it."""
 
 from __future__ import annotations
 

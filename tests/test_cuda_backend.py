@@ -317,7 +317,7 @@ SPIN = r"""extern "C" __global__ void spin(long long cycles) {
 
 
 def _is_ahead(run: Any, do: Callable[[], Any], spin: Any, cycles: float) -> bool:
-    """Return whether the host has ten calls behind it while a kernel of so many cycles (1 s: 2e9) still runs."""
+    """Return whether the host finishes ten calls while a kernel of `cycles` cycles (1 s: 2e9) still runs."""
     run.net.backend.synchronize()
     held = importlib.import_module("cupy").cuda.Event()
     spin((1,), (1,), (np.int64(cycles),))
